@@ -63,6 +63,9 @@ def settle_ended(ctx: Context) -> int:
                     continue
                 _note_over(ctx, batch_id, folders)
             path.unlink(missing_ok=True)
+            archiving.wish(
+                ctx, batch_id
+            )  # who has looked since the first wish saw a ticket, and a batch that was not over
     return len(paths)
 
 

@@ -29,10 +29,12 @@ from parallelhassnes.admin.audit.verify import verify as audit
 from parallelhassnes.config import RetentionConfig, RetentionRule
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.process import archiving
+from parallelhassnes.schedule.settle import settle_ended
 from parallelhassnes.store import locks
 from parallelhassnes.store.archives import object_store
 from parallelhassnes.store.archives import remote_batch as remote
 from parallelhassnes.store.evidence import ledger, removals
+from parallelhassnes.store.queue import tickets
 
 LEAVES = r"""
 cd "$PARALLELHASSNES_ATTEMPT_DIR"; mkdir -p agent/artifacts/out/a/b; cd agent/artifacts/out
@@ -536,6 +538,21 @@ def test_an_archive_that_cannot_be_reached_is_in_nobodys_way_and_is_tried_again(
     store = push_batch.opened(ctx, str(archive))
     wait_for(lambda: remote.newest_head(store, batch_id), "the batch to be sent")
     wait_for(lambda: not archiving.last_trouble(ctx.layout), "the trouble to be over")
+
+
+def test_a_batch_that_is_over_is_wished_for_once_its_last_ticket_has_gone(root, tmp_path, monkeypatch):
+    """Who saw to the wish before has seen a ticket, and a batch that goes on: it would get no last head."""
+    ctx = context(root, f'durable = false\narchive = "{tmp_path / "away"}"\narchive_while_running = true\n')
+    put(ctx, table(job("j", shell("a", f"until [ -e {root}/go ]; do sleep 0.02; done"))))
+    program(root, "tick")
+    lock = wait_for(lambda: locks.hold(ctx.layout.tick_lock), "the lock")
+    (root / "go").touch()
+    wait_for(lambda: tickets.ended(ctx.layout), "the end, which nobody else can settle")
+    had_ticket = []
+    monkeypatch.setattr(archiving, "wish", lambda *_: had_ticket.append(bool(tickets.ended(ctx.layout))))
+    settle_ended(ctx)
+    locks.release(lock)
+    assert had_ticket == [True, False]
 
 
 def test_a_sender_that_is_killed_goes_on_where_it_was(root, tmp_path, other):

@@ -1,6 +1,6 @@
 """Having the archive get what has ended, by a process of its own: a pass waits for no network.
 
-    _system/archive/wanted/<batch_id>       something of the batch has ended since it was sent; made before the end's ticket goes
+    _system/archive/wanted/<batch_id>       something of the batch has ended since it was sent; made before the end's ticket goes, and after the last
     _system/archive/sending/<batch_id>      such a wish while it is seen to; if whoever saw to it was killed, it is a wish still
     _system/archive/sent/<batch_id>.json D  up to which byte of its ledger every attempt is there, and when its last head was put
     _system/archive/failed.json          D  why nothing is sent just now; its age says when that was tried last
