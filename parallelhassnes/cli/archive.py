@@ -1,6 +1,7 @@
 """``archive push``, ``pull``, ``verify`` and ``list``."""
 
 import signal
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -74,12 +75,7 @@ def push(
 
     ctx = open_store(root)
     store = _opened(ctx, to)
-    done: list[Pushed] = []
-    for each in batches:
-        done.append(push_batch.push(ctx, each, store))
-        if not json:
-            typer.echo(_pushed_line(done[-1]))
-    _print(done, json=json)
+    _each(batches, lambda batch: push_batch.push(ctx, batch, store), _pushed_line, json=json)
 
 
 def _pushed_line(each: "Pushed") -> str:
@@ -99,12 +95,7 @@ def pull(batches: ThereArgument, from_: FromOption = None, root: RootOption = No
 
     ctx = open_store(root)
     store = _opened(ctx, from_)
-    done: list[Pulled] = []
-    for each in batches:
-        done.append(pull_batch.pull(ctx, each, store))
-        if not json:
-            typer.echo(_pulled_line(done[-1]))
-    _print(done, json=json)
+    _each(batches, lambda batch: pull_batch.pull(ctx, batch, store), _pulled_line, json=json)
 
 
 def verify(batches: ThereArgument, from_: FromOption = None, root: RootOption = None, json: JsonOption = False) -> None:
@@ -117,12 +108,7 @@ def verify(batches: ThereArgument, from_: FromOption = None, root: RootOption = 
 
     ctx = open_store(root, look=True)
     store = _opened(ctx, from_)
-    done: list[Pulled] = []
-    for each in batches:
-        done.append(pull_batch.verify(ctx, each, store))
-        if not json:
-            typer.echo(_pulled_line(done[-1]))
-    _print(done, json=json)
+    _each(batches, lambda batch: pull_batch.verify(ctx, batch, store), _pulled_line, json=json)
 
 
 _HERE = {
@@ -142,7 +128,15 @@ def _pulled_line(each: "Pulled") -> str:
     return f"{line}; it was not over then{' and is paused here' if each.state == 'pulled' else ''}"
 
 
-def _print(done: "list[Pushed] | list[Pulled]", *, json: bool) -> None:
+def _each[T: (Pushed, Pulled)](
+    batches: Sequence[str], act: Callable[[str], T], line: Callable[[T], str], *, json: bool
+) -> None:
+    """Do it to one batch after the other, and tell of each when it is done."""
+    done = []
+    for batch in batches:
+        done.append(act(batch))
+        if not json:
+            typer.echo(line(done[-1]))
     if json:
         from parallelhassnes.store.atomic import dumps
 
