@@ -8,7 +8,21 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import drain, growth, ingest, live, machine, scale, setting, slots, startup, terminus, trials, views
+from benchmarks import (
+    drain,
+    growth,
+    ingest,
+    live,
+    machine,
+    scale,
+    serve,
+    setting,
+    slots,
+    startup,
+    terminus,
+    trials,
+    views,
+)
 from benchmarks.meter import CommandFailed
 from benchmarks.results import Row
 from benchmarks.setting import Setting
@@ -17,6 +31,7 @@ from benchmarks.table import show
 ROWS: dict[str, Callable[[Setting], Row]] = {
     "startup": startup.startup,
     "sandbox": trials.sandbox,
+    "serve": serve.serve,
     "docker": trials.docker,
     "terminus-8": terminus.eight,
     "terminus-32": terminus.thirty_two,

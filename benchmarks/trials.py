@@ -12,6 +12,8 @@ from benchmarks.setting import CHECKOUT, HARBOR, SANDBOX, Setting
 
 DOCKER = {"type": "docker"}
 STOP_AT_ONCE = "harbor run, immediate stop"
+OUR_RESULTS = "runs/*/*/steps/*/attempts/*/trial/result.json"
+HARBORS_RESULTS = "jobs/*/*/result.json"
 _CONCURRENCY = 4
 
 
@@ -101,7 +103,7 @@ def run(
     programs: dict[str, tuple[s.Make, s.Check]] = {}
     for name, job in jobs.items():
         make = partial(_ours, job, config) if name == OURS else partial(_harbors, program, job)
-        programs[name] = make, partial(check, count=count, ours=name == OURS)
+        programs[name] = make, partial(check, count=count, results=OUR_RESULTS if name == OURS else HARBORS_RESULTS)
     environ = s.environment(**variables)
     return s.alternate(setting, row, programs, setting.runs(usual_runs), environ, memory=memory)
 
@@ -119,11 +121,14 @@ def _ours(job: dict[str, Any], config: str, folder: Path) -> list[str]:
     return s.ours("run", "-c", str(path), *place, "--fail-on", "any")
 
 
-def check(folder: Path, count: int, *, ours: bool) -> None:
-    """Every trial must have ended with reward 1, on every side."""
-    pattern = "runs/*/*/steps/*/attempts/*/trial/result.json" if ours else "jobs/*/*/result.json"
+def check(folder: Path, count: int, results: str) -> None:
+    """Every trial must have ended with reward 1, on every side.
+
+    Args:
+        results: a pattern of their ``result.json``, below the folder.
+    """
     rewards = []
-    for path in folder.glob(pattern):
+    for path in folder.glob(results):
         result = json.loads(path.read_bytes())
         rewards.append(((result.get("verifier_result") or {}).get("rewards") or {}).get("reward"))
     if rewards != [1.0] * count:
