@@ -24,16 +24,16 @@ TRIALS = {
         BACKGROUND.format(
             shlex.quote(
                 "until [ -s /logs/verifier/reward.txt ]; do sleep 0.05; done; "
-                "exec 3>>/logs/verifier/reward.txt; exec sleep 300"
+                "exec 3>>/logs/verifier/reward.txt; touch /tmp/open; exec sleep 300"
             )
         ),
-        WATCHED,
+        f"{WATCHED}; until [ -e /tmp/open ]; do sleep 0.05; done",
     ),
     "tests": (
         BACKGROUND.format(
             shlex.quote("until [ -e /tests/data ]; do sleep 0.01; done; echo forged >/tests/data; exec sleep 300")
         ),
-        WATCHED,
+        f"{WATCHED}; until grep -q forged /tests/data; do sleep 0.05; done",
     ),
     "honest": (
         BACKGROUND.format(shlex.quote("while :; do date >>/app/log; sleep 0.05; done")),
@@ -64,7 +64,7 @@ def reports(tmp_path_factory) -> dict:
     (top / "table.json").write_text(json.dumps({"sweep": sweep, "retry": {"max_attempts": 1}}))
     (top / "root").mkdir()
     command = [sys.executable, "-m", "parallelhassnes", "run", "-c", str(top / "table.json")]
-    command += ["-e", "docker", "-k", "5", "--root", str(top / "root"), "--fail-on", "never"]
+    command += ["-e", "docker", "--root", str(top / "root"), "--fail-on", "never"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     found = {}
