@@ -12,8 +12,8 @@ from one_answer import stories, views
 from one_answer.check import check, look
 from stores import program
 
-STORES = 150
-EVERY_REPORT = 25
+STORES = 90
+EVERY_REPORT = 15
 """Stores of which one has its report looked at, too; ``python -m tests.one_answer`` looks at each."""
 
 

@@ -19,7 +19,6 @@ PROGRAMS = {
 }
 """Below npm's folder: the programs themselves, without npm's wrappers, which want Node."""
 AGENTS = {"codex": ("codex", "openai/gpt-5.2"), "claude": ("claude-code", "anthropic/claude-sonnet-4-5")}
-EACH = [pytest.param("codex", marks=pytest.mark.codex), pytest.param("claude", marks=pytest.mark.claude)]
 TURNS = 120
 """So many the scripted model would go on for, each a command of half a second."""
 
@@ -65,14 +64,13 @@ def capped(root, place, name, **caps):
     return report, len(asked)
 
 
-@pytest.mark.parametrize("name", EACH)
 @pytest.mark.parametrize(
-    ("place", "caps"),
+    ("place", "name", "caps"),
     [
-        pytest.param("docker", {"max_turns": 4}, marks=pytest.mark.docker),
-        pytest.param("docker", {"max_cost_usd": 0.02}, marks=pytest.mark.docker),
-        pytest.param("sandbox", {"max_tokens": 5000}, marks=pytest.mark.namespaces),
-        pytest.param("sandbox", {"max_wall_sec": 8}, marks=pytest.mark.namespaces),
+        pytest.param("docker", "codex", {"max_turns": 4}, marks=[pytest.mark.docker, pytest.mark.codex]),
+        pytest.param("docker", "claude", {"max_cost_usd": 0.02}, marks=[pytest.mark.docker, pytest.mark.claude]),
+        pytest.param("sandbox", "claude", {"max_tokens": 5000}, marks=[pytest.mark.namespaces, pytest.mark.claude]),
+        pytest.param("sandbox", "codex", {"max_wall_sec": 8}, marks=[pytest.mark.namespaces, pytest.mark.codex]),
     ],
     ids=lambda each: each if isinstance(each, str) else next(iter(each)),
 )
