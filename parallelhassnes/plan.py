@@ -231,18 +231,18 @@ class Preregistration(Record):
 class ImportedJob(Record):
     """The job of another program that a batch was imported from."""
 
-    source: Literal["harbor"]
+    source: Literal["harbor", "oddish"]
     job_id: str
-    """Harbor's id of it; ``config-…`` where it has none."""
+    """Harbor's id of it; ``config-…`` where it has none, ``oddish-…`` of an experiment there."""
     job_name: str
     path: str
-    """Its folder when it was imported."""
+    """Its folder, or that of the export, when it was imported."""
     harbor_version: str = ""
     """That planned it; empty where it does not say."""
     planned: int | None = None
     """Trials that it planned; None where it does not say."""
     retries: int | None = None
-    """Attempts that Harbor deleted before it tried again; nothing else is known of them. None where it does not say."""
+    """Attempts that were deleted there before it was tried again; nothing else is known of them. None where it does not say."""
     ended: bool = False
     """It had ended when it was imported."""
     files: dict[str, str] = {}

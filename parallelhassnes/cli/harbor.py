@@ -83,7 +83,9 @@ def _own(
 
 
 def import_jobs(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Harbor job folders, or folders of them.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Harbor job folders, exports of Oddish, or folders of them.")
+    ],
     experiment: Annotated[
         str | None, typer.Option("--experiment", metavar="NAME", help="Of the new batches, instead of each job's name.")
     ] = None,
@@ -91,7 +93,7 @@ def import_jobs(
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Bring finished or stopped Harbor jobs in as batches; what was imported before is not imported again.
+    """Bring finished or stopped jobs of Harbor or Oddish in as batches; what was imported before is not imported again.
 
     Example: parallelhassnes import jobs/ --dry-run
     """

@@ -35,14 +35,14 @@ class Credential(Record):
 class ImportedAttempt(Record):
     """Where an attempt was made that was not made here."""
 
-    source: Literal["harbor"]
+    source: Literal["harbor", "oddish"]
     job_id: str
     trial: str
-    """The name of the trial there."""
+    """The name of the trial there; Oddish's id of it."""
     path: str
     """Its folder when it was imported."""
     result_sha256: str
-    """Of its ``result.json``; empty where it had none."""
+    """Of its ``result.json``, from Oddish of what that says; empty where it had none."""
     merkle_root: str
     """Over all of its files as they were there, as a seal has it."""
     began: str | None = None

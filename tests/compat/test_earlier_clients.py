@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-from contextlib import contextmanager
 
 import harbor_jobs
 import models
@@ -12,8 +10,9 @@ import pytest
 from api_checks import is_problem
 from archives import tarred
 from harness import make_task
-from servers import serving, token
-from stores import SUPPORT, context, idle, job, program, put, shell, states, table, wait_for
+from oddish_clients import OddishClient
+from servers import serving
+from stores import context, idle, job, program, put, shell, states, table, wait_for
 
 from parallelhassnes.cli.commands import EARLIER
 from parallelhassnes.schedule.tick import tick
@@ -30,39 +29,7 @@ TIMED = "[environment]\nbuild_timeout_sec = 60.0\n"
 
 @pytest.fixture
 def oddish(request, tmp_path):
-    """Runs a version of the Oddish command line against a server; what it says."""
-
-    class Client:
-        name, server, key = request.param, None, ""
-
-        def called(self, *arguments: str, **more):
-            env = {
-                **os.environ,
-                "ODDISH_API_URL": self.server.url,
-                "ODDISH_API_KEY": self.key,
-                "COLUMNS": "200",
-                "TERM": "dumb",
-                "USER": "anna",
-                "LOGNAME": "anna",
-            }
-            return subprocess.run(
-                [self.name, *arguments], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300, **more
-            )
-
-        def __call__(self, *arguments: str, **more) -> str:
-            done = self.called(*arguments, **more)
-            assert done.returncode == 0, done.stdout + done.stderr
-            return done.stdout
-
-    return Client()
-
-
-@contextmanager
-def served(root, oddish):
-    oddish.key = token(root, "oddish", "operate")
-    with serving(root, "--auth", "token", token=oddish.key, env=SUPPORT) as server:
-        oddish.server = server
-        yield server
+    return OddishClient(request.param, tmp_path)
 
 
 @pytest.mark.oddish
@@ -76,7 +43,7 @@ def test_the_oddish_command_line_runs_watches_and_cleans_a_sweep(root, tmp_path,
         "agents:\n- {name: oracle, model_name: default, n_trials: 2}\n- {name: nop, model_name: default}\npriority: high\n"
     )
     clean = "clean" if oddish.name == "oddish" else "delete"
-    with served(root, oddish) as server:
+    with oddish.served(root) as server:
         said = oddish("run", "set", "-c", "sweep.yaml", "--experiment", "nightly")
         assert "2 tasks submitted!" in said
         assert "Total trials: 6" in said
@@ -121,7 +88,7 @@ def test_oddish_appends_pulls_cancels_and_uploads_a_job(root, tmp_path, oddish):
     task = make_task(tmp_path / "set", "hello", toml=TIMED)
     harbor_jobs.tasks(tmp_path)
     harbor_jobs.end(harbor_jobs.start(tmp_path, "past", "-a", "oracle"))
-    with served(root, oddish) as server:
+    with oddish.served(root) as server:
         sent = json.loads(oddish("upload", "set/hello", "--json"))["tasks"][0]["id"]
         made = json.loads(oddish("run", "--task", sent, "-a", "oracle", "--experiment", "first", "--json"))["tasks"][0]
         assert made["id"] == sent

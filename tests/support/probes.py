@@ -100,7 +100,7 @@ def claude() -> Missing | None:
 def oddish() -> Missing | None:
     """The Oddish command line, in both versions."""
     for program in ("oddish", "oddish-0.1.10"):
-        if why := _fails(program, "--help"):
+        if why := _fails(program, "--help", timeout_sec=90):
             return Missing(
                 f"no {program} ({why})", ".ci/oddish installs 0.1.1 and 0.1.10 into environments of their own"
             )

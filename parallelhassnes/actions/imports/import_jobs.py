@@ -1,4 +1,4 @@
-"""``import``: the trials of Harbor job folders as batches of the store, each trial a sealed attempt like any other.
+"""``import``: the trials of Harbor job folders, and of exports of Oddish, as batches of the store, each trial a sealed attempt like any other.
 
     read the source ─▶ stage sealed attempts (``stage_attempt``) ─▶ a new batch: its table with its companion to ``incoming/``, ingest
                                                                  ─▶ a known one: attempts into its steps, under ``tick.lock`` (``add_steps``)
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from parallelhassnes import walk
-from parallelhassnes.actions.imports import import_table, source_jobs, stage_attempt
+from parallelhassnes.actions.imports import import_table, sources, stage_attempt
 from parallelhassnes.actions.imports.import_table import Slot
-from parallelhassnes.actions.imports.source_jobs import SourceJob, SourceTrial
+from parallelhassnes.actions.imports.source_jobs import Source, SourceJob, SourceTrial
 from parallelhassnes.actions.submit import put_in
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute.redact import Redactor
@@ -39,11 +39,11 @@ _MOST_NAMED = 5
 
 
 class ImportedFolder(View):
-    """What became of one job folder."""
+    """What became of one job folder, or of one experiment in an export of Oddish."""
 
     path: str
     job_id: str
-    """Harbor's."""
+    """Harbor's, or ``oddish-…`` of an experiment there."""
     job_name: str
     batch_id: str | None = None
     """The batch that has its trials; None in a dry run that would make one, and where there is nothing to import yet."""
@@ -82,7 +82,7 @@ def import_jobs(
     dry_run: bool = False,
     found_good: Callable[[], None] = lambda: None,
 ) -> ImportResult:
-    """Import Harbor job folders; a path is one, or a folder of several.
+    """Import Harbor job folders and exports of Oddish; a path is one, or a folder of several.
 
     Args:
         experiment: of the new batches; None for the name of each job.
@@ -96,7 +96,7 @@ def import_jobs(
     folders: dict[Path, None] = {}
     for path in paths:
         try:
-            folders |= dict.fromkeys(source_jobs.find(path))
+            folders |= dict.fromkeys(sources.find(path))
         except (UserError, OSError) as error:
             done.problems.append(_line(path, error))
     if dry_run:
@@ -118,8 +118,8 @@ def _each(ctx: Context, folders: Iterable[Path], experiment: str | None, done: I
     known = _known_batches(ctx)
     for folder in folders:
         try:
-            job = source_jobs.read(folder)
-            done.jobs.append(_Import(ctx, job, experiment, known, dry_run=done.dry_run).run())
+            for job in sources.read(folder):
+                done.jobs.append(_Import(ctx, job, experiment, known, dry_run=done.dry_run).run())
         except (UserError, OSError) as error:
             done.problems.append(_line(folder, error))
 
@@ -143,14 +143,17 @@ def _clear_up(ctx: Context) -> None:
             walk.remove_tree(ctx.layout.imports / name)
 
 
-def _known_batches(ctx: Context) -> dict[str, list[str]]:
-    """Return Harbor's job id → the batches that were imported from it, oldest first."""
-    found: dict[str, list[str]] = {}
+type KnownBatches = dict[Source, dict[str, list[str]]]
+"""By source and job id: the batches that were imported from it, oldest first."""
+
+
+def _known_batches(ctx: Context) -> KnownBatches:
+    found: KnownBatches = {"harbor": {}, "oddish": {}}
     for batch_id in ctx.layout.batch_ids():
         with members.apart(ctx.layout.batch(batch_id)):
             imported = batches.read_about(ctx.layout.batch(batch_id)).get("imported")
-            if isinstance(imported, dict):
-                found.setdefault(str(imported.get("job_id")), []).append(batch_id)
+            if isinstance(imported, dict) and imported.get("source") in found:
+                found[imported["source"]].setdefault(str(imported.get("job_id")), []).append(batch_id)
     return found
 
 
@@ -158,11 +161,11 @@ class _Import:
     """One folder."""
 
     def __init__(
-        self, ctx: Context, job: SourceJob, experiment: str | None, known: dict[str, list[str]], *, dry_run: bool
+        self, ctx: Context, job: SourceJob, experiment: str | None, known: KnownBatches, *, dry_run: bool
     ) -> None:
         self.ctx, self.job, self.experiment, self.dry_run = ctx, job, experiment, dry_run
-        self.known = known
-        self.batch_ids = known.get(job.job_id, [])
+        self.known = known[job.source]
+        self.batch_ids = self.known.get(job.job_id, [])
         self.redactor = Redactor(_secrets(ctx))
         self.said = ImportedFolder(
             path=str(job.folder),
@@ -176,6 +179,8 @@ class _Import:
     def run(self) -> ImportedFolder:
         here = [entry for batch_id in self.batch_ids for entry in self._steps_of(batch_id)]
         have = {(own["trial"], own["result_sha256"]) for entry in here for own in entry.imported.values()}
+        elsewhere = self._elsewhere()
+        have |= {(trial, result) for trial, result in elsewhere if result}
         names = {name for name, _ in have}
         new = [
             trial
@@ -194,12 +199,33 @@ class _Import:
             self.said.not_run = sum(
                 not entry.names and (entry.job.job_id, entry.step.step_id) not in filled for entry in here
             )
-        slots = [Slot(trial.key, trial, {}) for trial in rest] if self.batch_ids else import_table.slots_of(self.job)
+        if self.batch_ids:
+            slots = [Slot(trial.key, trial, None) for trial in rest]
+        else:
+            known = {trial.key for trial in self.job.trials} - {trial.key for trial in new}
+            slots = [slot for slot in import_table.slots_of(self.job) if slot.key not in known or slot.trial in new]
         if rest:
             self._new_batch(slots)
+        elif not self.batch_ids and elsewhere:
+            self.said.batch_id = min(elsewhere.values())
         elif not self.batch_ids:
             self.said.notes.append("it has no trials yet")
         return self.said
+
+    def _elsewhere(self) -> dict[tuple[str, str], str]:
+        """Return the trials of other jobs of the source that are this one's, too: of Oddish, where one was pulled alone first."""
+        if self.job.source == "harbor":
+            return {}
+        own = {trial.name for trial in self.job.trials}
+        return {
+            (imported["trial"], imported["result_sha256"]): batch_id
+            for job_id, batch_ids in self.known.items()
+            for batch_id in batch_ids
+            if job_id != self.job.job_id
+            for entry in self._steps_of(batch_id)
+            for imported in entry.imported.values()
+            if imported["trial"] in own
+        }
 
     def _tell_changed(self, here: "Sequence[_Step]", new: set[str]) -> None:
         """Say of which known trials the source has other files than were imported; what was imported stays."""
@@ -212,7 +238,7 @@ class _Import:
             folder = there.get((trial.name, trial.result_sha256))
             if folder is None or trial.name in new or not attempts.is_sealed(folder):
                 continue
-            changed = stage_attempt.changed_since(self.job.folder / trial.name, folder)
+            changed = stage_attempt.changed_since(self.job.folder / trial.place, folder)
             if changed:
                 more = f" and {len(changed) - _MOST_NAMED} more" if len(changed) > _MOST_NAMED else ""
                 self.said.notes.append(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parallelhassnes.actions.imports import source_jobs
-from parallelhassnes.actions.imports.source_jobs import SourceJob, SourceTrial
+from parallelhassnes.actions.imports.source_jobs import SourceJob, SourcePlan, SourceTrial
 from parallelhassnes.store import atomic
 from parallelhassnes.tables.expanders.passing import rule_for
 from parallelhassnes.tables.expanders.tasks import FoundTask, is_task_dir, read_task
@@ -24,7 +24,8 @@ class Slot(NamedTuple):
     key: str
     trial: SourceTrial | None
     """None where the source has planned it and has nothing of it."""
-    lock: Mapping[str, Any]
+    planned: SourcePlan | None
+    """None where the source has it without having planned it."""
 
 
 def slots_of(job: SourceJob) -> list[Slot]:
@@ -35,8 +36,8 @@ def slots_of(job: SourceJob) -> list[Slot]:
     made = []
     for planned in job.planned:
         own = left.get(planned.key)
-        made.append(Slot(planned.key, own.pop(0) if own else None, planned.lock))
-    return made + [Slot(trial.key, trial, {}) for trial in job.trials if trial in left[trial.key]]
+        made.append(Slot(planned.key, own.pop(0) if own else None, planned))
+    return made + [Slot(trial.key, trial, None) for trial in job.trials if trial in left[trial.key]]
 
 
 def document_of(job: SourceJob, slots: Sequence[Slot], experiment: str | None) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def document_of(job: SourceJob, slots: Sequence[Slot], experiment: str | None) -
     entries = _Entries(job)
     return {
         "imported_job": {
-            "source": "harbor",
+            "source": job.source,
             "job_id": job.job_id,
             "job_name": job.name,
             "path": str(job.folder),
@@ -68,6 +69,7 @@ class _Entries:
 
     def __init__(self, job: SourceJob) -> None:
         self._folder = job.folder
+        self._is_named = job.source == "oddish"  # its exports have tasks in folders that are called otherwise
         self._alike = {trial.key: trial for trial in job.trials}
         self._by_checksum = {trial.task_checksum: trial.task_name for trial in job.trials if trial.task_checksum}
         self._tasks: dict[str, FoundTask | None] = {}
@@ -77,13 +79,14 @@ class _Entries:
         if like is not None:
             name, checksum, dirhash, config = like.task_name, like.task_checksum, like.task_dirhash, like.config
         else:
-            name, checksum = source_jobs.task_of(slot.lock)
-            name, dirhash, config = self._by_checksum.get(checksum, name), "", source_jobs.from_lock(slot.lock)
+            assert slot.planned is not None  # noqa: S101 # a slot is planned, there, or both
+            checksum, dirhash, config = slot.planned.task_checksum, "", slot.planned.config
+            name = self._by_checksum.get(checksum, slot.planned.task_name)
         kept = {key: value for key, value in config.items() if key not in source_jobs.NOT_PLANNED and value is not None}
         kept["task"] = self._absolute(kept["task"])
         task = self._same(kept["task"], checksum, dirhash)
         if task is not None:
-            name, checksum = task.name, task.checksum
+            name, checksum = name if self._is_named else task.name, task.checksum
         return {
             "key": slot.key,
             "trial": slot.trial.name if slot.trial else None,

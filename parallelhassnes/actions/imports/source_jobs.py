@@ -14,11 +14,13 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.steps import safe_read
 
+type Source = Literal["harbor", "oddish"]
+"""The program that a job was run by."""
 CONFIG, LOCK, RESULT = "config.json", "lock.json", "result.json"
 MOST_ENTRIES = 200_000
 """Entries of a job's folder, or of a folder of jobs, that are looked at."""
@@ -33,9 +35,11 @@ class SourceTrial(NamedTuple):
     """One trial of a source."""
 
     name: str
-    """Of its folder."""
+    """What the source knows it by: the name of its folder, or Oddish's id."""
+    place: str
+    """Its folder, below that of the job."""
     key: str
-    """The same for all trials of the job with the same task and settings."""
+    """The same for all trials of the job with the same task and settings; an id of Oddish's is one trial's."""
     result_sha256: str
     """Of its ``result.json``; empty where there is none that can be read: it was stopped, or still runs."""
     config: Mapping[str, Any]
@@ -50,24 +54,28 @@ class SourceTrial(NamedTuple):
     ended_at: datetime | None
 
 
-class LockedTrial(NamedTuple):
+class SourcePlan(NamedTuple):
     """A trial that a job has planned."""
 
     key: str
-    lock: Mapping[str, Any]
+    config: Mapping[str, Any]
+    """The TrialConfig that it amounts to, as far as that is known."""
+    task_name: str
+    task_checksum: str
 
 
 class SourceJob(NamedTuple):
-    """A Harbor job folder."""
+    """A Harbor job folder, or one experiment of an export of Oddish."""
 
+    source: Source
     folder: Path
     job_id: str
     name: str
     harbor_version: str
-    planned: tuple[LockedTrial, ...]
+    planned: tuple[SourcePlan, ...]
     """Empty where the job does not say."""
     retries: int | None
-    """Attempts that Harbor has deleted before it tried again; None where it does not say."""
+    """Attempts that the source has deleted before it tried again; None where it does not say."""
     ended: bool
     """The job's own result says so."""
     trials: tuple[SourceTrial, ...]
@@ -78,65 +86,42 @@ class SourceJob(NamedTuple):
     """A line for each folder in it that is no trial of which anything can be read."""
 
 
-def find(path: Path) -> list[Path]:
-    """Return the job folders that a path names: itself, or those in it.
-
-    Raises:
-        UserError: it is none and holds none; in one line, with what it is instead.
-    """
-    if not path.is_dir():
-        what = "is no folder" if os.path.lexists(path) else "is not there"
-        raise UserError(f"{path} {what}", fix="name a Harbor job folder, or a folder of them such as jobs/")
-    folder = path.resolve()
-    if _is_job(folder):
-        return [folder]
-    inner = [folder / name for name in _folders(folder)]
-    found = [each for each in inner if _is_job(each)]
-    if found:
-        return found
-    if _is_job(folder.parent) and _object(folder, CONFIG):
-        raise UserError(f"{path} is a trial", fix=f"name its job: {path.parent}")
-    raise UserError(
-        f"{path} is no Harbor job and holds none: no {CONFIG} with agents in it, or below it",
-        fix="name a folder that harbor run has made, or the folder of these, such as jobs/",
-    )
-
-
 def read(folder: Path) -> SourceJob:
     """Read a job folder.
 
     Raises:
         UserError: it cannot be read.
     """
-    config, lock = _object(folder, CONFIG) or {}, _object(folder, LOCK) or {}
-    result = _object(folder, RESULT) or {}
+    config, lock = object_at(folder, CONFIG) or {}, object_at(folder, LOCK) or {}
+    result = object_at(folder, RESULT) or {}
     trials: list[SourceTrial] = []
     passed_over: list[str] = []
     ids: list[str] = []
     try:
-        names = _folders(folder)
+        names = folders(folder)
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}", fix="make it readable") from None
     for name in names:
-        found = _trial(folder, name)
+        found = read_trial(folder, name)
         if isinstance(found, str):
             passed_over.append(f"{name}: {found}")
             continue
         trials.append(found)
         ids.append(str(found.config.get("job_id") or ""))
     planned = [safe_read.mapping(each) for each in safe_read.sequence(lock.get("trials"))]
-    own = [_id(result.get("id")), *map(_id, sorted(filter(None, ids), key=ids.count, reverse=True)[:1])]
-    files = {name: hash_of for name in (CONFIG, LOCK, RESULT) if (hash_of := _sha256(folder, name))}
+    own = [plain_id(result.get("id")), *map(plain_id, sorted(filter(None, ids), key=ids.count, reverse=True)[:1])]
+    files = {name: hash_of for name in (CONFIG, LOCK, RESULT) if (hash_of := sha256_at(folder, name))}
     stats = safe_read.mapping(result.get("stats"))
     return SourceJob(
+        source="harbor",
         folder=folder,
         job_id=next(filter(None, own), f"config-{files.get(CONFIG, '')[:32]}"),
         name=safe_read.text(config.get("job_name"), 200) or safe_read.text(folder.name, 200) or "job",
         harbor_version=safe_read.text(safe_read.mapping(lock.get("harbor")).get("version"), 50) or "",
-        planned=tuple(LockedTrial(key_of(each), each) for each in planned if each.get("task") and each.get("agent")),
+        planned=tuple(_planned(each) for each in planned if each.get("task") and each.get("agent")),
         retries=safe_read.whole(stats.get("n_retries")),
         ended=bool(result.get("finished_at")),
-        trials=tuple(sorted(trials, key=_by_time)),
+        trials=tuple(sorted(trials, key=by_time)),
         files=files,
         passed_over=tuple(passed_over),
     )
@@ -149,32 +134,37 @@ def key_of(planned: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def task_of(lock: Mapping[str, Any]) -> tuple[str, str]:
+def _planned(lock: Mapping[str, Any]) -> SourcePlan:
+    return SourcePlan(key_of(lock), _from_lock(lock), *_task_of(lock))
+
+
+def _task_of(lock: Mapping[str, Any]) -> tuple[str, str]:
     """Return name and content hash of the task of a trial's lock; empty where it does not say."""
     task = safe_read.mapping(lock.get("task"))
     digest = safe_read.text(task.get("digest"), 80) or ""
     return safe_read.text(task.get("name"), 300) or "", digest if digest.startswith("sha256:") else ""
 
 
-def _trial(folder: Path, name: str) -> SourceTrial | str:
-    """Return a trial; a line where it is none."""
+def read_trial(folder: Path, name: str) -> SourceTrial | str:
+    """Return the trial at a place below a folder; a line where it is none."""
     if safe_read.text(name) != name or not name.isprintable():
         return "its name is no printable text"
-    lock, config = _object(folder, f"{name}/{LOCK}") or {}, _object(folder, f"{name}/{CONFIG}") or {}
+    lock, config = object_at(folder, f"{name}/{LOCK}") or {}, object_at(folder, f"{name}/{CONFIG}") or {}
     data = _read(folder, f"{name}/{RESULT}")
     result = safe_read.object_of(data)
     config = config or dict(safe_read.mapping((result or {}).get("config")))
     if not config and not lock:
         return "is no trial"
-    config = config or from_lock(lock)
+    config = config or _from_lock(lock)
     # Harbor leaves out what is at its default, the agent of a trial of oracle too.
     config.setdefault("agent", safe_read.mapping(lock.get("agent")) or {"name": "oracle"})
     if not safe_read.mapping(config.get("task")) or not isinstance(config.get("agent"), dict):
         return f"its {CONFIG} names no task or no agent"
-    named, checksum = task_of(lock)
+    named, checksum = _task_of(lock)
     said = safe_read.mapping(result)
     return SourceTrial(
         name=name,
+        place=name,
         key=key_of(lock or config),
         result_sha256=hashlib.sha256(data).hexdigest() if result and data else "",
         config=config,
@@ -186,7 +176,7 @@ def _trial(folder: Path, name: str) -> SourceTrial | str:
     )
 
 
-def from_lock(lock: Mapping[str, Any]) -> dict[str, Any]:
+def _from_lock(lock: Mapping[str, Any]) -> dict[str, Any]:
     """Return the TrialConfig that a lock amounts to, as far as it has what one has."""
     task = safe_read.mapping(lock.get("task"))
     kept = ("path", "git_url", "git_commit_id", "ref", "source")
@@ -203,7 +193,7 @@ def _tail(task: Mapping[str, Any]) -> str:
     return text if task.get("name") else text.rstrip("/").rsplit("/", 1)[-1]
 
 
-def _by_time(trial: SourceTrial) -> tuple[datetime, str]:
+def by_time(trial: SourceTrial) -> tuple[datetime, str]:
     return trial.started_at or datetime.max.replace(tzinfo=UTC), trial.name
 
 
@@ -216,17 +206,18 @@ def _moment(value: object) -> datetime | None:
         return None
 
 
-def _id(value: object) -> str:
+def plain_id(value: object) -> str:
     text = safe_read.text(value, 64) or ""
     return text if text and set(text) <= _ID else ""
 
 
-def _is_job(folder: Path) -> bool:
-    config = _object(folder, CONFIG)
+def is_job(folder: Path) -> bool:
+    """Tell whether a folder is a Harbor job's."""
+    config = object_at(folder, CONFIG)
     return config is not None and bool(_JOB_KEYS & config.keys()) and "trial_name" not in config
 
 
-def _folders(folder: Path) -> list[str]:
+def folders(folder: Path) -> list[str]:
     """Return the folders in a folder, none behind a link, by name."""
     with os.scandir(folder) as entries:
         found = []
@@ -244,10 +235,10 @@ def _read(folder: Path, relative: str) -> bytes | None:
     return data if data is None or len(data) <= safe_read.MAX_JSON_BYTES else None
 
 
-def _object(folder: Path, relative: str) -> dict[str, Any] | None:
+def object_at(folder: Path, relative: str) -> dict[str, Any] | None:
     return safe_read.object_of(_read(folder, relative))
 
 
-def _sha256(folder: Path, relative: str) -> str:
+def sha256_at(folder: Path, relative: str) -> str:
     data = _read(folder, relative)
     return hashlib.sha256(data).hexdigest() if data is not None else ""

@@ -80,7 +80,7 @@ def stage(
         name = names.attempt_name(run_id, names.begun(earlier[-1]) + timedelta(seconds=1))
     folder = step_dir / "attempts" / name
     folder.mkdir(parents=True)
-    folder_of_trial = source_job.folder / trial.name
+    folder_of_trial = source_job.folder / trial.place
     copy = _Copy(folder / TRIAL_DIR, ctx.config.bounds)
     copy.run(folder_of_trial)
     root = merkle.root(copy.files)
@@ -99,7 +99,7 @@ def stage(
         config_sha256="",
         ticket=ticket_of(job, step)[1],
         imported=ImportedAttempt(
-            source="harbor",
+            source=source_job.source,
             job_id=source_job.job_id,
             trial=trial.name,
             path=str(folder_of_trial),
@@ -129,7 +129,7 @@ def stage(
         for path in cleaned.redacted
         if (found := copy.files.get(path.removeprefix(f"{TRIAL_DIR}/")))
     }
-    said = {"source": "harbor", "job_id": source_job.job_id, "trial": trial.name, "merkle_root": root}
+    said = {"source": source_job.source, "job_id": source_job.job_id, "trial": trial.name, "merkle_root": root}
     if changed:
         said["changed_here"] = changed  # type: ignore[assignment] # JSON
     seal(folder, cleaned.redacted, [*copy.left_out, *cleaned.left_out], redactor.unfit, patience.check, imported=said)

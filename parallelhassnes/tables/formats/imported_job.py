@@ -1,6 +1,6 @@
 """The tables that ``import`` writes: the trials of a finished or stopped Harbor job, as they were planned there.
 
-    {"imported_job": {"source": "harbor", "job_id", "job_name", "path", …}, "experiment",
+    {"imported_job": {"source": "harbor" or "oddish", "job_id", "job_name", "path", …}, "experiment",
      "trials": [{"key", "trial", "task_name", "task_checksum", "config"}, …]}
 
 A job per task, a column per agent and settings, and a verdict, as in a sweep, so that they stand beside today's batches. Nothing
@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from parallelhassnes.errors import UserError
+from parallelhassnes.formatting import counted
 from parallelhassnes.names import BATCH_FILES, Ids, agent_key, normalise_queue_key, safe_id
 from parallelhassnes.plan import LEFT_OPEN, ImportedJob, PassRule, Plan, Retry, StepSpec
 from parallelhassnes.tables.expanders.expansion import Draft, Expansion
@@ -107,7 +108,7 @@ def _tell(table: ImportedTable, context: Expansion) -> None:
     source, missing = table.imported_job, sum(trial.trial is None for trial in table.trials)
     if source.retries:
         context.problems.warn(
-            f"Harbor tried again {source.retries} times in {source.job_name}, and deleted what had failed: nothing is known of these attempts"
+            f"{source.source.capitalize()} tried again {counted(source.retries, 'time')} in {source.job_name}, and deleted what had failed: nothing is known of these attempts"
         )
     if missing:
         context.problems.warn(
