@@ -282,8 +282,10 @@ class _Cleaner:
             self.redacted.setdefault(entry.path, {})["link"] = 1
 
     def _clean_name(self, entry: Entry) -> None:
+        if entry.depth == 1 and entry.name in _OWN:
+            return
         cleaned = self._redactor.text(entry.name).replace("/", "_")
-        if cleaned == entry.name or (entry.depth == 1 and entry.name in _OWN):
+        if cleaned == entry.name:
             return
         before = entry.path
         for number in range(1000):

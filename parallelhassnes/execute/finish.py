@@ -207,8 +207,8 @@ def write_outcome(attempt: StepAttempt, outcome: Outcome) -> None:
         folder.mkdir(exist_ok=True)
         for name, document in outcome.publish.items():
             atomic.write_json(folder / name, document, durable=False)
-    atomic.write_json(attempt.dir / attempts.FINAL, final_report.build(attempt, outcome), durable=False)
-    atomic.write_text(attempt.dir / attempts.FINAL_TEXT, outcome.summary.rstrip() + "\n", durable=False)
+    atomic.write_json(f"{attempt.dir}/{attempts.FINAL}", final_report.build(attempt, outcome), durable=False)
+    atomic.write_text(f"{attempt.dir}/{attempts.FINAL_TEXT}", outcome.summary.rstrip() + "\n", durable=False)
 
 
 def _remove_tmp(folder: Path) -> None:

@@ -50,7 +50,7 @@ def take_back(attempt_dir: Path) -> None:
     """Have us read and write everything again, and nothing but files where our records go."""
     _open_up(attempt_dir)
     for name in _RECORDS:
-        _clear(attempt_dir / name, files_too=False)
+        _clear(attempt_dir, name, files_too=False)
 
 
 def take_over_from_worker(attempt_dir: Path, meta: bytes | None) -> None:
@@ -61,7 +61,7 @@ def take_over_from_worker(attempt_dir: Path, meta: bytes | None) -> None:
     """
     take_back(attempt_dir)
     for name in (attempts.SEAL, attempts.PUBLISH):
-        _clear(attempt_dir / name, files_too=True)
+        _clear(attempt_dir, name, files_too=True)
     path = attempt_dir / attempts.META
     if meta is not None and safe_read.read_bytes(path, len(meta) + 1) != meta:
         logs.say(f"{path.name} was not as it had been written; it is put back")
@@ -73,7 +73,7 @@ def reopen(file: Path, top: Path) -> None:
     allow(None, str(top))
     handle = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for name in file.relative_to(top).parts:
+        for name in os.fspath(file).removeprefix(f"{top}/").split("/"):
             allow(handle, name)
             try:
                 below = os.open(name, walk.FOLDER, dir_fd=handle)
@@ -98,7 +98,7 @@ def open_log(path: Path) -> int:
             raise
     allow(None, str(path.parent))
     allow(None, str(path), stat.S_IRUSR | stat.S_IWUSR)
-    _remove(path, files_too=False)  # unsaid: our standard output is still the tick's
+    _remove(path.parent, path.name, files_too=False)  # unsaid: our standard output is still the tick's
     return _append(path)
 
 
@@ -148,23 +148,23 @@ def allow(folder: int | None, name: str, of_file: int = stat.S_IRUSR, info: os.s
             walk.set_mode(folder, name, more)
 
 
-def _clear(path: Path, *, files_too: bool) -> None:
+def _clear(folder: Path, name: str, *, files_too: bool) -> None:
     """As ``_remove``, and say so."""
-    if _remove(path, files_too=files_too):
-        logs.say(f"removed {path.name}, which the worker had left there")
+    if _remove(folder, name, files_too=files_too):
+        logs.say(f"removed {name}, which the worker had left there")
 
 
-def _remove(path: Path, *, files_too: bool) -> bool:
+def _remove(folder: Path, name: str, *, files_too: bool) -> bool:
     """Remove what is in the place of one of our files; whether there was anything."""
     try:
-        mode = path.lstat().st_mode
+        mode = os.lstat(f"{folder}/{name}").st_mode
     except FileNotFoundError:
         return False
     if stat.S_ISREG(mode) and not files_too:
         return False
-    folder = walk.open_folder(path.parent)
+    handle = walk.open_folder(folder)
     try:
-        walk.put_away(folder, path.name, atomic.to_be_swept(), _REMOVING_SEC)
+        walk.put_away(handle, name, atomic.to_be_swept(), _REMOVING_SEC)
     finally:
-        os.close(folder)
+        os.close(handle)
     return True

@@ -100,10 +100,10 @@ def children(pid: int) -> list[int]:
     if not _has_table():
         return []
     try:
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as stream:  # noqa: PTH123 - hot path
+            return [int(part) for part in stream.read().split()]
     except OSError:
         return []
-    return [int(part) for part in text.split()]
 
 
 def send(pid: int | None, started: int | None, signum: int) -> bool:

@@ -293,8 +293,9 @@ class MovementWatch:
 
     def look(self, phase: str | None) -> Seen:
         """Look now; ``still_sec`` and ``moved_at`` follow from it."""
-        seen = Seen(phase, written_bytes(self._dir), _cpu_sec(self._worker))
-        mark = self._mark
+        seen, mark = Seen(phase, written_bytes(self._dir), self._mark.cpu_sec), self._mark
+        if seen == mark:  # else it has moved, whatever time its processes have used
+            seen = seen._replace(cpu_sec=_cpu_sec(self._worker))
         # A process of the tree that ended takes its share with it, so less is a movement too.
         if seen[:2] != mark[:2] or abs(seen.cpu_sec - mark.cpu_sec) >= _CPU_SEC:
             self._mark, self._moved, self.moved_at = seen, time.monotonic(), now_text()

@@ -261,10 +261,13 @@ def ticket_of(job: JobSpec, step: StepSpec) -> tuple[Ticket, str]:
 
 
 def record_end(batch_dir: Path, job: JobSpec, step: StepSpec, now: StepNow) -> None:
-    """The ledger's line of an attempt's end, with the hash of its seal and what its report says (``steps.trial_data.ended_line``)."""
+    """The ledger's line of an attempt's end, with the hash of its seal and what its report says (``steps.trial_data.ended_line``).
+
+    Whoever calls waits for the disk (``ledger.sync``) once it has written down all that it has.
+    """
     attempt_dir = batch_dir / job.job_id / "steps" / step.step_id / "attempts" / now.attempt
     report = safe_read.read_object(attempt_dir / attempts.FINAL) or {}
-    ledger.append(
+    ledger.append_unsynced(
         batch_dir,
         "ended",
         job_id=job.job_id,

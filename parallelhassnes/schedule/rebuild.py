@@ -146,6 +146,7 @@ def _complete_ledger(ctx: Context, batch_id: str) -> None:
         for step_id, now in currents.read(job_dir).steps.items():
             if now.ended_at is not None and now.run_id not in known:
                 record_end(batch_dir, job, job.step(step_id), now)
+    ledger.sync(batch_dir)
 
 
 def write_ack(ctx: Context, meta: BatchMeta) -> None:

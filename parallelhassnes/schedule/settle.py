@@ -1,10 +1,11 @@
 """Settle: what follows from an attempt's end. Under ``tick.lock``; doing it twice changes nothing.
 
     ended/<ticket> ─▶ job files published ─▶ current.json ─▶ tickets of what became ready (or of the
-    retry) ─▶ ledger line ─▶ what was spent ─▶ ended/<ticket> removed
+    retry) ─▶ ledger line ─▶ what was spent ─▶ [all others that have ended] ─▶ the ledger on disk ─▶ ended/<ticket> removed
 
 A crash anywhere leaves ended/<ticket>, and the next pass does it all again: the files are replaced by
-the same, the tickets have the same names, and a line that is in the ledger already is not written twice.
+the same, the tickets have the same names, and a line that is in the ledger already is not written twice. The ledger of a
+batch is waited for once, for all of its ends that a pass has found.
 """
 
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ def settle_ended(ctx: Context) -> int:
     """Settle every ended ticket; how many."""
     paths = tickets.ended(ctx.layout)
     books: dict[str, JobState] = {}
-    last: dict[str, Path] = {}
+    settled: dict[str, list[Path]] = {}
     keys, spending = QueueKeys(ctx), Spending(ctx)
     for path in paths:
         if launcher.is_awaited() or not hosts.decides(ctx.layout):
@@ -51,11 +52,12 @@ def settle_ended(ctx: Context) -> int:
                 continue
             spending.settled(ticket.batch_id)
             archiving.wish(ctx, ticket.batch_id)
-            if ticket.batch_id in last:
-                last[ticket.batch_id].unlink(missing_ok=True)
-            last[ticket.batch_id] = path
-    for batch_id, path in last.items():
+            settled.setdefault(ticket.batch_id, []).append(path)
+    for batch_id, (*others, path) in settled.items():
         with members.apart(path, partial(_give_up, ctx, books, path)):
+            ledger.sync(ctx.layout.batch(batch_id))
+            for other in others:
+                other.unlink(missing_ok=True)
             if not (tickets.has_any(ctx.layout, batch_id, path.name) or delayed.has_any(ctx.layout, batch_id)):
                 folders = batches.job_dirs(ctx.layout, batch_id)
                 if len(folders) > _MANY and launcher.is_too_long():

@@ -7,6 +7,7 @@ writes a JSON object to the file that ``PARALLELHASSNES_REPORT`` names; its ``su
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -76,7 +77,8 @@ class CommandKind:
 def _become(command: list[str]) -> NoReturn:
     if not command:
         raise ValueError("the command is empty")
-    os.execvpe(command[0], command, os.environ)  # noqa: S606 - no shell is the point
+    found = shutil.which(command[0])  # a look at each folder costs less than an exec that fails
+    os.execvpe(found or command[0], command, os.environ)  # noqa: S606 - no shell is the point
 
 
 def _command(attempt: StepAttempt) -> list[str]:

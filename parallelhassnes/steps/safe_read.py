@@ -58,10 +58,10 @@ def open_file(path: Path) -> int:
     Raises:
         OSError: there is none, or a link is on the way to it.
     """
-    parts = path.parts
+    parts = os.fspath(path).split("/")
     for at in range(len(parts) - 3, 0, -1):
         if parts[at] == "attempts" and attempts.is_name(parts[at + 1]):
-            return walk.open_below(Path(*parts[: at + 2]), "/".join(parts[at + 2 :]))
+            return walk.open_below("/".join(parts[: at + 2]), "/".join(parts[at + 2 :]))
     return walk.open_file(str(path))
 
 

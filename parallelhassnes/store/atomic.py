@@ -56,14 +56,18 @@ def set_temp(folder: Path) -> None:
 
 def temp_path(folder: Path | str) -> Path:
     """Return a fresh name to prepare something under that will be renamed into ``folder``; nothing is there yet."""
+    return Path(_temp_path(folder))
+
+
+def _temp_path(folder: Path | str) -> str:
     name = f"{_place()}.{os.getpid()}.{next(_counter)}"
     if _Settings.temp is not None:
         if os.path.isdir(_Settings.temp):  # noqa: PTH112 - hot path
-            return Path(_Settings.temp, name)
+            return f"{_Settings.temp}/{name}"
         with contextlib.suppress(FileNotFoundError):
             Path(_Settings.temp).mkdir(exist_ok=True)  # not what is above it: a store that is gone stays gone
-            return Path(_Settings.temp, name)
-    return Path(folder, f".tmp-{name}")
+            return f"{_Settings.temp}/{name}"
+    return f"{folder}/.tmp-{name}"
 
 
 def to_be_swept() -> Path | None:
@@ -169,17 +173,17 @@ def write_bytes(path: Path | str, data: bytes, *, durable: bool = True) -> None:
     path = os.fspath(path)
     folder = os.path.dirname(path)  # noqa: PTH120 - hot path
     try:
-        _write_by(temp_path(folder), path, data, durable)
+        _write_by(_temp_path(folder), path, data, durable)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
         beside = f"{folder}/.tmp-{_place()}.{os.getpid()}.{next(_counter)}"
-        _write_by(Path(beside), path, data, durable)
+        _write_by(beside, path, data, durable)
     if durable:
         sync_dir(folder)
 
 
-def _write_by(temp: Path, path: str, data: bytes, durable: bool) -> None:
+def _write_by(temp: str, path: str, data: bytes, durable: bool) -> None:
     handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         try:
@@ -192,7 +196,7 @@ def _write_by(temp: Path, path: str, data: bytes, durable: bool) -> None:
             os.close(handle)
         os.rename(temp, path)  # noqa: PTH104 - hot path
     except OSError:
-        temp.unlink(missing_ok=True)
+        Path(temp).unlink(missing_ok=True)
         raise
 
 
@@ -222,7 +226,7 @@ def claim(path: Path, data: bytes, *, mode: int = 0o666, aside: Path | None = No
     sync_dir(path.parent)
 
 
-def write_new(path: Path | str, document: Any) -> None:
+def write_new(path: Path | str, document: Any, *, durable: bool = True) -> None:
     """Write JSON to a file that is not there yet, in a folder that nobody looks into yet; waits for the disk.
 
     For a folder that gets its name only when it is whole. Its entries are durable after ``sync_dir``.
@@ -232,7 +236,7 @@ def write_new(path: Path | str, document: Any) -> None:
         view = memoryview(dumps(document).encode("utf-8"))
         while view:
             view = view[os.write(handle, view) :]
-        if _Settings.durable:
+        if durable and _Settings.durable:
             os.fsync(handle)
     finally:
         os.close(handle)

@@ -62,7 +62,7 @@ class AttemptRef(NamedTuple):
 def names(step_dir: Path) -> list[str]:
     """Return the names of the step's attempts, oldest first."""
     try:
-        entries = os.listdir(step_dir / "attempts")
+        entries = os.listdir(f"{step_dir}/attempts")
     except FileNotFoundError:
         return packed.names(step_dir)
     return sorted(name for name in entries if _NAME.fullmatch(name))
@@ -82,8 +82,10 @@ def create(step_dir: Path, name: str, meta: AttemptMeta, state: AttemptState) ->
     folder.mkdir(parents=True, exist_ok=True)
     fresh = atomic.temp_path(folder)
     fresh.mkdir()
-    atomic.write_new(fresh / META, dump(meta))
-    atomic.write_new(fresh / STATE, dump(state))
+    atomic.write_new(f"{fresh}/{META}", dump(meta))
+    atomic.write_new(
+        f"{fresh}/{STATE}", dump(state), durable=False
+    )  # replaced at once, and a torn one is known as such
     atomic.sync_dir(fresh)
     target = folder / name
     fresh.rename(target)
@@ -134,7 +136,7 @@ def read_state(attempt_dir: Path) -> AttemptState:
         FileNotFoundError: there is no such attempt.
     """
     try:
-        return atomic.read_record(AttemptState, attempt_dir / STATE)
+        return atomic.read_record(AttemptState, f"{attempt_dir}/{STATE}")
     except (atomic.CorruptFile, FileNotFoundError):
         seen = now_text(datetime.fromtimestamp(attempt_dir.stat().st_mtime, UTC))
     state = AttemptState(
@@ -169,7 +171,7 @@ def put_back_meta(attempt_dir: Path, content: bytes) -> None:
 
 def write_state(attempt_dir: Path, state: AttemptState) -> None:
     """Replace ``state.json`` without waiting for the disk; the seal does that."""
-    atomic.write_json(attempt_dir / STATE, dump(state), durable=False)
+    atomic.write_json(f"{attempt_dir}/{STATE}", dump(state), durable=False)
 
 
 def ask_to_end(step_dir: Path, run_id: str) -> None:
@@ -180,7 +182,8 @@ def ask_to_end(step_dir: Path, run_id: str) -> None:
 
 
 def is_asked_to_end(attempt_dir: Path, run_id: str) -> bool:
-    return atomic.read_derived(attempt_dir.parent.parent / CANCEL).get("run_id") == run_id
+    step_dir = os.fspath(attempt_dir).rsplit("/", 2)[0]
+    return atomic.read_derived(f"{step_dir}/{CANCEL}").get("run_id") == run_id
 
 
 def half_set_apart(step_dir: Path) -> str | None:
@@ -238,4 +241,4 @@ def wait_until_told(is_fenced: Callable[[], bool]) -> bool:
 
 
 def is_sealed(attempt_dir: Path) -> bool:
-    return walk.kind(attempt_dir / SEAL) != ""
+    return walk.kind(f"{attempt_dir}/{SEAL}") != ""

@@ -250,13 +250,16 @@ class Layout:
         return self.system / "directories" / f"{digest}.lock"
 
     def batch(self, batch_id: str) -> Path:
-        return self.runs / batch_id
+        return _below(self.runs, batch_id)
 
     def job(self, batch_id: str, job_id: str) -> Path:
-        return self.runs / batch_id / job_id
+        return _below(self.runs, batch_id, job_id)
 
     def step(self, batch_id: str, job_id: str, step_id: str) -> Path:
-        return self.runs / batch_id / job_id / "steps" / step_id
+        return _below(self.runs, batch_id, job_id, "steps", step_id)
+
+    def attempt(self, batch_id: str, job_id: str, step_id: str, attempt: str) -> Path:
+        return _below(self.runs, batch_id, job_id, "steps", step_id, "attempts", attempt)
 
     def batch_ids(self) -> list[str]:
         """Return every batch that was ingested whole, in the order of arrival; before them folders of others that look like one.
@@ -297,6 +300,12 @@ def find_root(start: Path) -> Path:
             return folder
     tasks = [folder for folder in (start, *start.parents) if (folder / "task.toml").is_file()]
     return tasks[-1].parent if tasks else start
+
+
+@lru_cache(maxsize=256)
+def _below(folder: Path, *names: str) -> Path:
+    """Return a path; the same object for what is asked for again and again, which knows its text by then."""
+    return folder.joinpath(*names)
 
 
 _BEGINNING = 4096

@@ -2,7 +2,9 @@
 
 It is the audit's anchor: after it nothing in the attempt's folder changes, and its own hash is in the
 ledger's line of the attempt's end. Before it is written, every file that it names is on disk (fsync), so a
-seal never speaks of data that a power cut took; after it, the files lose their write permission.
+seal never speaks of data that a power cut took; after it, the files lose their write permission. The attempt's own
+folder is synced once, behind the seal: file systems keep the order of renames, so a seal is not there without the names before it.
+A log in which nothing was ever written has nothing to sync.
 """
 
 import contextlib
@@ -61,7 +63,7 @@ def seal(
         document["left_out"] = left_out
     if not_looked_for:
         document["not_looked_for"] = not_looked_for
-    atomic.write_json(attempt_dir / SEAL, document)
+    atomic.write_json(f"{attempt_dir}/{SEAL}", document)
     walk.set_mode(None, f"{attempt_dir}/{SEAL}", _protected)
     return document
 
@@ -89,7 +91,7 @@ def recorded(attempt_dir: Path) -> dict[str, str]:
 
     A seal of an earlier version has no root in it; it follows from its files.
     """
-    data = atomic.read_bytes(attempt_dir / SEAL)
+    data = atomic.read_bytes(f"{attempt_dir}/{SEAL}")
     found = {"seal_sha256": hashlib.sha256(data).hexdigest()}
     with contextlib.suppress(ValueError, AttributeError, TypeError):
         document = json.loads(data)
@@ -117,7 +119,7 @@ def survey(
     or folder that cannot be read is named with ``{"unreadable"}``, one for which there was no time with ``{"unread"}``.
 
     Args:
-        sync: have everything on disk first, where writes are durable.
+        sync: have everything on disk first, where writes are durable, but for the names in the folder itself.
         like: what an earlier survey said: what it did not read is not read, holes are seen as it saw them.
         protect: take the permission to write from files that nobody else has by another name.
     """
@@ -150,8 +152,6 @@ def survey(
                     files[entry.path] = {"type": "d", "unreadable": entry.error.strerror}
                 elif sync:
                     _sync_folder(entry)
-        if sync:
-            os.fsync(top)
     finally:
         os.close(top)
     return dict(sorted(files.items()))
@@ -230,11 +230,11 @@ def _describe(
     except OSError as error:
         return {"unreadable": error.strerror or type(error).__name__}
     try:
-        size = os.fstat(handle).st_size
-        sparse = "sparse_sha256" in then if then else _has_large_holes(handle, size)
+        info = os.fstat(handle)
+        sparse = "sparse_sha256" in then if then else _has_large_holes(handle, info.st_size)
         how = _sparse_digest if sparse else _digest
         digest, size = how(handle, check)
-        if sync:
+        if sync and not _is_as_made(info):
             os.fsync(handle)
     except OSError as error:
         return {"unreadable": error.strerror or type(error).__name__}
@@ -244,6 +244,11 @@ def _describe(
     finally:
         os.close(handle)
     return {"sparse_sha256" if sparse else "sha256": digest, "size": size}
+
+
+def _is_as_made(info: os.stat_result) -> bool:
+    """Tell whether a file is empty because nobody has written to it or cut it: its times are still those of its making."""
+    return info.st_size == 0 and info.st_mtime_ns == info.st_atime_ns
 
 
 def _digest(handle: int, check: Callable[[], None]) -> tuple[str, int]:

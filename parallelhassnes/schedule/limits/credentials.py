@@ -77,13 +77,13 @@ def _of_environment(
     ctx: Context, batch_id: str, wanted: Iterable[str], bound: Mapping[str, str] | None, fixed: Mapping[str, str]
 ) -> dict[str, str]:
     """Tell what of this process's environment is the batch's."""
-    own = ctx.options.environment_of
-    found = {name: os.environ[name] for name in PASSED_IF_SET if name in os.environ}
+    own, here = ctx.options.environment_of, dict(os.environ)
+    found = {name: here[name] for name in PASSED_IF_SET if name in here}
     if own is None or batch_id in own:
-        names = os.environ if bound is None else set(wanted) - bound.keys()
-        found |= {name: os.environ[name] for name in names if name in os.environ}
+        names = here.keys() if bound is None else set(wanted) - bound.keys()
+        found |= {name: here[name] for name in names if name in here}
     for name, mark in (bound or {}).items():
-        value = os.environ.get(name)
+        value = here.get(name)
         if name not in fixed and value and mark_of(ctx.layout, {name: value}) == mark:
             found[name] = value
     return found

@@ -63,7 +63,7 @@ class Assignment(BaseModel):
     options: Options = Options()
 
     def attempt_dir(self, layout: Layout) -> Path:
-        return layout.step(self.batch_id, self.job_id, self.step_id) / "attempts" / self.attempt
+        return layout.attempt(self.batch_id, self.job_id, self.step_id, self.attempt)
 
 
 def run(
@@ -100,16 +100,16 @@ def run(
     kind = kind_of(step.kind)
     retry = partial(_retry_now, ctx)
     if assignment.dead:
-        state = attempts.read_state(directory)
+        state, secrets = attempts.read_state(directory), secrets_of(ctx, attempt)
         end_dead(
             attempt,
             kind,
             state.model_copy(update={"shut_down": True}) if assignment.spared else state,
-            secrets_of(ctx, attempt),
+            secrets,
             ctx.config.max_log_mb << 20,
             ctx.config.bounds,
             retry,
-            lacking(meta, secrets_of(ctx, attempt)),
+            lacking(meta, secrets),
             out_of_time=assignment.out_of_time,
         )
     else:
@@ -125,7 +125,9 @@ def run(
             is_fenced = partial(attempts.is_fenced, directory.parents[1], meta.run_id)
             timing = timing._replace(is_fenced=is_fenced, is_out_of_time=is_out_of_time)
         try:
-            supervise(attempt, kind, environment(ctx, attempt), lock, timing, secrets_of(ctx, attempt), retry)
+            given = credentials.given(ctx, attempt.batch_id)
+            secrets = secrets_of(ctx, attempt, given.values)
+            supervise(attempt, kind, environment(given, attempt), lock, timing, secrets, retry)
         except attempts.Fenced:
             _leave_it(ctx, assignment, lock, then)
             return
@@ -233,10 +235,9 @@ def end_dead(
     finish(attempt, kind, end, state, secrets, log_ceiling, bounds, retry=retry, lacking=lacking)
 
 
-def environment(ctx: Context, attempt: StepAttempt) -> dict[str, str]:
+def environment(given: credentials.Given, attempt: StepAttempt) -> dict[str, str]:
     """Return the worker's whole environment: the common variables, the named secrets, the step's own, ours."""
-    found = credentials.given(ctx, attempt.batch_id)
-    known, names = found.values, (*PASSED_IF_SET, *found.named)
+    known, names = given.values, (*PASSED_IF_SET, *given.named)
     return {
         **{name: known[name] for name in names if name in known},
         **{name: credentials.resolve(value, known) for name, value in attempt.step.env.items()},
@@ -249,17 +250,20 @@ def environment(ctx: Context, attempt: StepAttempt) -> dict[str, str]:
     }
 
 
-def secrets_of(ctx: Context, attempt: StepAttempt) -> dict[str, str]:
+def secrets_of(ctx: Context, attempt: StepAttempt, given: Mapping[str, str] | None = None) -> dict[str, str]:
     """Name → value of what the attempt was given and must not be readable in its files.
 
     The named secrets, whatever the step's environment takes from elsewhere or calls a key, and passwords of proxies.
     An ``env_file`` that is gone leaves those of the process itself: a dead attempt must still be ended. What is not at hand
     as the batch has it is looked for as this process has it.
+
+    Args:
+        given: the values that its batch is given, where they are known.
     """
-    known = dict(os.environ)
     try:
-        known |= credentials.given(ctx, attempt.batch_id).values
+        known = {**os.environ, **(credentials.given(ctx, attempt.batch_id).values if given is None else given)}
     except BadEnvFile as error:
+        known = dict(os.environ)
         logs.say(f"{error}: its values are not looked for in this attempt's files")
     named = (*ctx.config.secrets, *batches.read_batch(ctx.layout.batch(attempt.batch_id)).secrets)
     values = {name: known[name] for name in named if name in known}

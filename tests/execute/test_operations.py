@@ -1,0 +1,78 @@
+"""What an attempt of a program that does nothing costs, in operations that no busy machine changes."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+from stores import CHECKOUT, command, context, environment, job, program, put, shell, states, table, wait_for
+
+from parallelhassnes.schedule.settle import settle_ended
+from parallelhassnes.store import locks
+from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.queue import tickets
+
+COUNTED = """
+import os, sys
+
+def counted(name):
+    real = getattr(os, name)
+    def act(*arguments, **options):
+        place = os.readlink(f"/proc/self/fd/{arguments[0]}") if name == "fsync" else arguments[0] if arguments else ""
+        os.write(log, f"{name} {os.path.basename(os.fspath(place))}\\n".encode())
+        return real(*arguments, **options)
+    setattr(os, name, act)
+
+log = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+for name in ("fsync", "fork", "execve"):
+    counted(name)
+sys.argv[0] = "parallelhassnes"
+from parallelhassnes.__main__ import main
+main()
+"""
+
+
+def counts(root, jobs):
+    """Operation → how often it was done for a batch of so many jobs of one step, one at a time."""
+    root.mkdir()
+    ctx, acts = context(root), root / "acts"
+    batch = put(ctx, table(*(job(f"j{number}", command("s", "true")) for number in range(jobs))))
+    arguments = ["tick", "--until-idle", "--concurrency", "1", "--quiet", "--root", str(root)]
+    subprocess.run([sys.executable, "-c", COUNTED, str(acts), *arguments], env=environment(), cwd=CHECKOUT, check=True)
+    assert states(ctx, batch) == {f"j{number}/s": ["succeeded"] for number in range(jobs)}
+    return Counter(line.split()[0] for line in acts.read_text().splitlines())
+
+
+@pytest.mark.timeout(120)
+def test_an_attempt_waits_for_the_disk_and_starts_processes_no_more_often_than_it_must(tmp_path):
+    few, many = counts(tmp_path / "few", 2), counts(tmp_path / "many", 6)
+    # On the disk: the attempt's folder with its meta.json and the four folders above it that are new, two lines of the
+    # ledger; four records, the work folder, the seal and the attempt's folder again.
+    assert {name: (count - few[name]) / 4 for name, count in many.items()} == {"fsync": 15, "fork": 1, "execve": 1}
+
+
+@pytest.mark.timeout(120)
+def test_the_ledger_is_waited_for_once_for_all_ends_that_a_pass_finds(root, monkeypatch):
+    ctx = context(root)
+    steps = [job(f"j{number}", shell("s", f"until [ -e {root}/go ]; do sleep 0.05; done")) for number in range(5)]
+    batch_dir = ctx.layout.batch(put(ctx, table(*steps)))
+    program(root, "tick", "--concurrency", "5")
+    with locks.held(ctx.layout.tick_lock):
+        (root / "go").touch()
+        wait_for(lambda: len(tickets.ended(ctx.layout)) == 5, "five ends that nobody settles")
+        left = []
+        real = os.fsync
+        monkeypatch.setattr(
+            os,
+            "fsync",
+            lambda handle: left.append(len(tickets.ended(ctx.layout))) if is_ledger(handle) else real(handle),
+        )
+
+        def is_ledger(handle):
+            return os.path.samestat(os.fstat(handle), (batch_dir / ledger.LEDGER).stat())
+
+        assert settle_ended(ctx) == 5
+    assert left == [5]  # once, and before the first ticket goes
+    assert [line["event"] for _, line in ledger.read(batch_dir)].count("ended") == 5
+    assert tickets.ended(ctx.layout) == []
