@@ -1,21 +1,27 @@
-"""Where processes begin that may not be forked without an exec: ``python -m parallelhassnes.schedule.entry_points NAME …``."""
+"""Where processes begin that may not be forked without an exec: ``python -m parallelhassnes.schedule.entry_points NAME …``.
+
+Each loads what it needs and no more: a job of Slurm begins here once for each attempt, and what it loads is most of its cost.
+"""
 
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+if __name__ == "__main__":  # pydantic would look through every installed package for plugins
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
 from parallelhassnes.execute import launcher
-from parallelhassnes.schedule import checkpointing, configuration
 from parallelhassnes.schedule.context import Options, open_context
-from parallelhassnes.schedule.process import timer
-from parallelhassnes.schedule.process.attempt_process import Assignment, run
-from parallelhassnes.schedule.tick import after_attempt, run_loop, try_pass
-from parallelhassnes.store import attempts
 
 
 def run_supervisor(arguments: list[str]) -> None:
     """``supervisor ASSIGNMENT LOCK``: run or end one attempt, whose locked descriptor is inherited."""
+    from parallelhassnes.schedule import configuration
+    from parallelhassnes.schedule.process.attempt_process import Assignment, run
+    from parallelhassnes.schedule.tick import after_attempt
+    from parallelhassnes.store import attempts
+
     assignment = Assignment.model_validate_json(arguments[0])
     os.set_inheritable(int(arguments[1]), False)
     ctx = open_context(Path(assignment.root), assignment.options)
@@ -27,16 +33,23 @@ def run_supervisor(arguments: list[str]) -> None:
 
 def run_timer(arguments: list[str]) -> None:
     """``timer ROOT OPTIONS``: have a pass run whenever something is due."""
+    from parallelhassnes.schedule.process import timer
+    from parallelhassnes.schedule.tick import try_pass
+
     timer.wake(open_context(Path(arguments[0]), Options.model_validate_json(arguments[1])), try_pass)
 
 
 def be_loop(arguments: list[str]) -> None:
     """``loop ROOT OPTIONS``: be the loop of this runner, on a root of several hosts."""
+    from parallelhassnes.schedule.tick import run_loop
+
     run_loop(open_context(Path(arguments[0]), Options.model_validate_json(arguments[1])))
 
 
 def send_checkpoints(arguments: list[str]) -> None:
     """``send_checkpoints ROOT``: hand to the audit hook what it has not got yet."""
+    from parallelhassnes.schedule import checkpointing
+
     checkpointing.send_unless_sent(open_context(Path(arguments[0])))
 
 

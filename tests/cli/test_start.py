@@ -45,3 +45,13 @@ def test_a_look_loads_nothing_that_runs_attempts(command, root):
         "schedule.cluster.cluster_jobs",
     )
     assert not found & ({f"parallelhassnes.{name}" for name in ours} | {"harbor", "asyncio", "filelock", "yaml"})
+
+
+def test_a_job_of_slurm_loads_what_its_attempt_needs_and_nothing_that_decides():
+    """It begins anew for each attempt, so what it loads is most of what that costs."""
+    code = "import sys, parallelhassnes.schedule.entry_points, parallelhassnes.schedule.cluster.cluster_attempt; print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment())
+    found = set(said.stdout.split())
+    assert "parallelhassnes.execute.supervisor" in found
+    deciding = ("schedule.tick", "schedule.launch", "schedule.settle", "schedule.repair", "schedule.joining.ask_probe")
+    assert not found & ({f"parallelhassnes.{name}" for name in deciding} | {"harbor", "asyncio", "filelock", "yaml"})

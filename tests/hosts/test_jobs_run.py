@@ -173,7 +173,7 @@ def test_whoever_asks_dies_between_sbatch_and_its_note(cluster):
 
 
 def test_a_second_start_finds_nothing_to_do_and_nodes_that_are_taken_away_use_no_attempt(cluster):
-    batch = submit(cluster, 3, 8, {"cpus": CPUS, "partition": "low"}, retry={"max_attempts": 2})
+    batch = submit(cluster, 3, 300, {"cpus": CPUS, "partition": "low"}, retry={"max_attempts": 2})
     wait_for(lambda: len(runs(cluster)) == 3, "all to begin", PATIENT_SEC)
     first = jobs(cluster)[0]
     script = cluster.tool("scontrol", "write", "batch_script", first["slurm_id"], "-")

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -132,10 +133,12 @@ def test_old_caches_are_measured(monkeypatch):
     monkeypatch.setattr(file_systems, "CACHE_SEC", 3)
     with made("stale") as lab:
         one, two = lab.host("h1"), lab.host("h2")
+        begun = time.monotonic()
         first, second = map(probed, probe(lab, one, two))
+        took = time.monotonic() - begun
         for found in (first, second):
             assert found["joined"]
-            assert 2.5 < found["cache_sec"] < 20, "three seconds each way"
+            assert 2.5 < found["cache_sec"] < took, "three seconds each way, and on a busy machine what they took there"
 
 
 def test_a_tick_answers_the_host_that_asks():

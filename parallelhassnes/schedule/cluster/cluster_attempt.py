@@ -16,10 +16,9 @@ from parallelhassnes.execute import logs, own_files, slurm
 from parallelhassnes.names import run_id_of
 from parallelhassnes.schedule import configuration, health
 from parallelhassnes.schedule.context import Context, Options, open_context
-from parallelhassnes.schedule.joining.ask_probe import join
-from parallelhassnes.schedule.launch import preload
 from parallelhassnes.schedule.process import attempt_process
 from parallelhassnes.schedule.process.attempt_process import Assignment
+from parallelhassnes.steps.registry import kind as kind_of
 from parallelhassnes.store import atomic, attempts, batches, hosts, identity, locks
 from parallelhassnes.store.queue import handed
 
@@ -47,7 +46,8 @@ def run(root: Path, ticket: str, attempt: str) -> None:
         logs.say(f"{attempt} was given up by the host that decides")
         handed.let_go(ctx.layout, handed.JOBS, ticket)
         return
-    preload(batches.read_job(ctx.layout.job(assignment.batch_id, assignment.job_id)).step(assignment.step_id))
+    step = batches.read_job(ctx.layout.job(assignment.batch_id, assignment.job_id)).step(assignment.step_id)
+    kind_of(step.kind).preload(step)
     started_under = attempts.read_meta(attempt_dir).config_sha256
     ctx = replace(ctx, config=configuration.version(ctx.layout, started_under) or ctx.config)
     logs.say(f"runs {attempt} of {assignment.batch_id}/{assignment.job_id}/{assignment.step_id}")
@@ -93,6 +93,8 @@ def _joined(root: Path) -> Context:
         with locks.held(ctx.layout.hosts / f".joining.{hosts.machine().boot_id}", _LOCK_SEC * 2):
             ctx = open_context(root, options)
             if not ctx.layout.runner:
+                from parallelhassnes.schedule.joining.ask_probe import join  # most jobs find that another has
+
                 join(ctx, answers=False)
         ctx = open_context(root, options)
     if not ctx.layout.runner:
