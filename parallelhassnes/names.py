@@ -7,7 +7,7 @@ written as a file name, a queue key above all, is encoded by an injective functi
 import re
 import string
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -215,6 +215,16 @@ def edits(one: str, other: str) -> int:
     return last[-1]
 
 
+def did_you_mean(word: str, known: Iterable[str], otherwise: str, shown: Callable[[str], str] = str) -> str:
+    """Return what to do about an unknown word: "did you mean X?", else ``otherwise``.
+
+    Args:
+        shown: writes the known word, such as ``repr``.
+    """
+    near = nearest(word, known)
+    return otherwise if near is None else f"did you mean {shown(near)}?"
+
+
 def suggestion(word: str, known: Iterable[str], otherwise: str = "known are", most: int = 10) -> str:
     """Return what to do about an unknown word: "did you mean X?", else the words that are known.
 
@@ -223,10 +233,8 @@ def suggestion(word: str, known: Iterable[str], otherwise: str = "known are", mo
         most: words that are shown.
     """
     known = list(dict.fromkeys(known))
-    if near := nearest(word, known):
-        return f"did you mean {near}?"
     shown = [*known[:most], *(["…"] if len(known) > most else [])]
-    return f"{otherwise} {', '.join(shown) or 'none'}"
+    return did_you_mean(word, known, f"{otherwise} {', '.join(shown) or 'none'}")
 
 
 def _stamp(now: datetime | None) -> str:

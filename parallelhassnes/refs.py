@@ -156,15 +156,12 @@ def _one(text: str, known: Iterable[str], noun: str, within: str) -> str:
         raise UnknownId(
             f"{text} is {len(fitting)} {noun}{'es' if noun == 'batch' else 's'}: {shown}", fix="write more of the name"
         )
-    near = names.nearest(text, known)
-    if near is not None:
-        fix = f"did you mean {near}?"
-    elif known:
+    if known:
         newest = known[-3:][::-1] if noun == "batch" else known[:3]
         fix = f"there {'is' if len(known) == 1 else 'are'} {', '.join(newest)}{' …' if len(known) > 3 else ''}"
     else:
         fix = "it has none"
-    raise UnknownId(f"{within} has no {noun} {text}", fix=fix)
+    raise UnknownId(f"{within} has no {noun} {text}", fix=names.did_you_mean(text, known, fix))
 
 
 def _attempt(layout: Layout, found: Found, text: str) -> str:

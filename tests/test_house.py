@@ -23,7 +23,7 @@ MODULES = {name_of(path): path for path in PACKAGE.rglob("*.py")}
 
 
 def imports(module: str) -> Iterator[str]:
-    """Modules of ours that a module imports, wherever in it; those that only the type checker sees among them."""
+    """Modules of ours that a module imports, wherever in it; those that only the type checker sees, or that a text names, among them."""
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -31,6 +31,8 @@ def imports(module: str) -> Iterator[str]:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 yield inner if inner in MODULES else node.module
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            yield from (each.value for each in node.args if isinstance(each, ast.Constant))
 
 
 GRAPH = {module: {found for found in imports(module) if found in MODULES and found != module} for module in MODULES}

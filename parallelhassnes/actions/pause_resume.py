@@ -254,10 +254,9 @@ def _batch_or_key(ctx: Context, text: str) -> str:
     try:
         return _batch(ctx, text)
     except UnknownId:
-        near = names.nearest(text, _known_keys(ctx))
-        if near is not None:
-            raise UnknownId(f"there is no batch and no queue key {text}", fix=f"did you mean {near}?") from None
-        raise
+        if (fix := names.did_you_mean(text, _known_keys(ctx), "")) == "":
+            raise
+        raise UnknownId(f"there is no batch and no queue key {text}", fix=fix) from None
 
 
 def unknown_key(ctx: Context, text: str) -> UnknownId:

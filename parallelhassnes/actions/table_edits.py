@@ -59,8 +59,7 @@ def _index(place: list[Any], part: str, text: str) -> int:
             return index
     if part.isdecimal() and int(part) < len(place):
         return int(part)
-    near = names.nearest(part, known)
-    fix = f"did you mean {near}?" if near else f"there are {len(place)}, counted from 0"
+    fix = names.did_you_mean(part, known, f"there are {len(place)}, counted from 0")
     raise UserError(f"--edit {text}: nothing there is called {part}", fix=fix)
 
 

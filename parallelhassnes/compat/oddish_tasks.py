@@ -14,11 +14,12 @@ from parallelhassnes import walk
 from parallelhassnes.api.live.server_state import ServerState
 from parallelhassnes.compat import oddish_shapes
 from parallelhassnes.compat.oddish_shapes import TaskAnswer, TrialAnswer
-from parallelhassnes.compat.trials import OVER, BatchTrials, Trial, trials_of
+from parallelhassnes.compat.trials import BatchTrials, Trial, trials_of
 from parallelhassnes.config import RetryConfig
 from parallelhassnes.errors import UnknownId
 from parallelhassnes.plan import BatchMeta
 from parallelhassnes.store import atomic, batches, uploaded_tasks
+from parallelhassnes.store.records import TERMINAL
 from parallelhassnes.store.uploaded_tasks import StoredTask
 from parallelhassnes.views.scoreboard_models import BatchLine
 from parallelhassnes.views.system_scoreboard import newest_first
@@ -234,7 +235,7 @@ def _trial_status(trial: Trial) -> Literal["pending", "queued", "running", "retr
     state = trial.status.state
     if state == "succeeded":
         return "success"
-    if state in OVER:
+    if state in TERMINAL:
         return "success" if trial.facts.result == "scored" else "failed"
     if state == "running":
         return "running"

@@ -25,13 +25,14 @@ from parallelhassnes.api.http.auth import needs
 from parallelhassnes.api.live.server_state import ServerState, SiteHere
 from parallelhassnes.api.routes.streams import STREAM, Stream, follow_logs
 from parallelhassnes.attempt_data.follow_logs import Logs
-from parallelhassnes.compat.trials import OVER, BatchTrials, Trial, trials_of
+from parallelhassnes.compat.trials import BatchTrials, Trial, trials_of
 from parallelhassnes.errors import UserError
 from parallelhassnes.formatting import counted
 from parallelhassnes.refs import Found, resolve
 from parallelhassnes.schedule import ephemeral_secrets
 from parallelhassnes.steps import safe_read
 from parallelhassnes.store import atomic
+from parallelhassnes.store.records import TERMINAL
 from parallelhassnes.views.batch_status import held
 from parallelhassnes.views.system_scoreboard import newest_first
 
@@ -173,7 +174,7 @@ def give_key(site: SiteHere, job_id: str, openrouter_key: Key) -> TerminalBenchU
         raise HTTPException(409, "this server does not tick, so it has no place to keep a key")
     for name in names:
         site.lend(name, openrouter_key)
-    waiting = sum(trial.status.state not in OVER for trial in found.trials)
+    waiting = sum(trial.status.state not in TERMINAL for trial in found.trials)
     message = f"{counted(waiting, 'run')} still to come."
     return TerminalBenchUpload(job_id=found.meta.batch_id, status="queued", runs_queued=waiting, message=message)
 
@@ -213,7 +214,7 @@ async def _logs(site: ServerState, batch_id: str, number: int) -> AsyncIterator[
         trial = found.trials[number - 1]
         if trial.folder is not None:
             break
-        if trial.status.state in OVER:
+        if trial.status.state in TERMINAL:
             yield ServerSentEvent(json.dumps({"status": _status(trial)}), event="end")
             return
         await asyncio.sleep(_LOOK_SEC)
@@ -275,7 +276,7 @@ def _status(trial: Trial) -> Status:
     state = trial.status.state
     if state == "succeeded":
         return "completed"
-    if state in OVER:
+    if state in TERMINAL:
         return "completed" if trial.facts.result == "scored" else "failed"
     return "running" if state == "running" else "pending"
 

@@ -14,8 +14,6 @@ from parallelhassnes.store.layout import Layout
 from parallelhassnes.views import batch_status
 from parallelhassnes.views.batch_status import StepStatus
 
-OVER = frozenset({"succeeded", "failed", "needs_attention", "canceled", "lost"})
-
 
 class Trial(NamedTuple):
     """One trial step of a batch."""

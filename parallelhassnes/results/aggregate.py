@@ -203,9 +203,8 @@ def dimension(name: str) -> Callable[[TrialRow], str]:
     if name.startswith(LABEL) and name != LABEL:
         return lambda row: row.labels.get(name.removeprefix(LABEL), "")
     if name not in DIMENSIONS:
-        near = names.nearest(name, DIMENSIONS)
-        known = f"use {', '.join(DIMENSIONS)} or label:NAME"
-        raise UserError(f"--by {name}: is not known", fix=f"did you mean {near}?" if near else known)
+        fix = names.did_you_mean(name, DIMENSIONS, f"use {', '.join(DIMENSIONS)} or label:NAME")
+        raise UserError(f"--by {name}: is not known", fix=fix)
     return DIMENSIONS[name]
 
 

@@ -204,11 +204,8 @@ def _experiments(layout: Layout) -> dict[str, str]:
 def _of_experiment(known: Mapping[str, str], experiment: str) -> tuple[str, ...]:
     found = tuple(batch_id for batch_id, name in known.items() if experiment and name == experiment)
     if not found:
-        near = names.nearest(experiment, set(known.values()) - {""})
-        raise UnknownId(
-            f"there is no batch of experiment {experiment}",
-            fix=f"did you mean {near}?" if near else "see `parallelhassnes scoreboard`",
-        )
+        fix = names.did_you_mean(experiment, set(known.values()) - {""}, "see `parallelhassnes scoreboard`")
+        raise UnknownId(f"there is no batch of experiment {experiment}", fix=fix)
     return found
 
 
@@ -382,6 +379,5 @@ def _no_such_agent(rows: Sequence[TrialRow], chosen: Choice) -> UnknownId:
         fix = names.suggestion(wanted, known, "its labels are") if known else "none of its trials has a label"
         return UnknownId(f"{batch} has no trial with {wanted}", fix=fix)
     known = sorted({",".join(filter(None, (row.agent, row.facts.model))) for row in rows})
-    near = names.nearest(whose.who, known)
-    fix = f"did you mean @{near}?" if near else f"there are {', '.join(known[:5])}"
+    fix = names.did_you_mean(whose.who, known, f"there are {', '.join(known[:5])}", "@{}".format)
     return UnknownId(f"{batch} has no trial of {whose.who}", fix=fix)

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from parallelhassnes.plan import StepSpec
-from parallelhassnes.store.records import LiveRecord
-
-type Status = Literal["succeeded", "failed", "needs_attention", "canceled", "lost"]
+from parallelhassnes.store.records import EndStatus, LiveRecord
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Failure:
 class Outcome:
     """What an attempt came to."""
 
-    status: Status
+    status: EndStatus
     summary: str
     """One or two plain sentences; becomes ``final.txt`` and the report's ``summary``."""
     failure: Failure | None = None

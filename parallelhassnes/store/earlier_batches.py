@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parallelhassnes.store import atomic, members
+from parallelhassnes.store.records import TERMINAL
 
 HELD = "made by the earlier ParallelHassnes: shown as it is, nothing of it starts"
 _TIME = re.compile(r"\d{8}T\d{6}Z")
-_ENDED = ("succeeded", "failed", "needs_attention", "canceled")
 
 
 class EarlierBatch(atomic.CorruptFile):
@@ -105,7 +105,7 @@ def _step(batch_dir: Path, job_id: str, step_id: str, depends_on: list[str]) -> 
         step_id,
         depends_on,
         len(runs),
-        status if status in _ENDED else "lost",
+        status if status in TERMINAL else "lost",
         runs[-1],
         str(state.get("ended_at") or state.get("started_at") or ""),
         said if isinstance(said, str) else "",

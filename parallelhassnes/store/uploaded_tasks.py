@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from parallelhassnes.errors import UnknownId
 from parallelhassnes.formatting import counted
-from parallelhassnes.names import nearest
+from parallelhassnes.names import did_you_mean
 from parallelhassnes.store import atomic, members
 from parallelhassnes.store.layout import Layout
 
@@ -62,9 +62,7 @@ def find(layout: Layout, text: str) -> StoredTask:
         return known[fitting[0]]
     if fitting:
         raise UnknownId(f"{text} is {counted(len(fitting), 'task')}", fix="write more of the SHA-256")
-    near = nearest(text, known)
-    fix = f"did you mean {near}?" if near else "upload it"
-    raise UnknownId(f"there is no task {text}", fix=fix)
+    raise UnknownId(f"there is no task {text}", fix=did_you_mean(text, known, "upload it"))
 
 
 def content_of(folder: Path) -> str:

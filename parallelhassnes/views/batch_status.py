@@ -23,7 +23,7 @@ from parallelhassnes.store.evidence.ledger import LEDGER
 from parallelhassnes.store.index import IndexedStep
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import queue_keys, tickets
-from parallelhassnes.store.records import Control
+from parallelhassnes.store.records import TERMINAL, Control
 from parallelhassnes.views import projection
 from parallelhassnes.views.projection import Fold, StepRow
 from parallelhassnes.views.scoreboard_models import BatchState, Counts
@@ -31,7 +31,7 @@ from parallelhassnes.views.scoreboard_models import BatchState, Counts
 TROUBLE = ("failed", "lost", "needs_attention")
 MANY = 100
 """Reports that are not to be read again."""
-STATES = ("blocked", "ready", "running", "succeeded", "failed", "needs_attention", "canceled", "lost")
+STATES = ("blocked", "ready", "running", *TERMINAL)
 
 
 class StepStatus(NamedTuple):

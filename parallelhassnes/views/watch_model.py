@@ -15,6 +15,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits import concurrency_keys
 from parallelhassnes.store import batches, members
 from parallelhassnes.store.queue import queue_keys, tickets
+from parallelhassnes.store.records import TERMINAL
 from parallelhassnes.views import projection
 from parallelhassnes.views.batch_status import TROUBLE, BatchStatus, StepStatus, held, read_index
 from parallelhassnes.views.batch_summary import key_of, stamp
@@ -25,7 +26,6 @@ from parallelhassnes.views.scoreboard_models import RunningStep, TrialCounts
 
 RATE_WINDOW_SEC = 60.0
 MOST_FAILURES = 5
-OVER = ("succeeded", "failed", "needs_attention", "canceled", "lost")
 
 
 class Ended(NamedTuple):
@@ -84,7 +84,7 @@ class Look:
     @property
     def over(self) -> int:
         """Steps that ended for good."""
-        return sum(self.tally[name] for name in OVER)
+        return sum(self.tally[name] for name in TERMINAL)
 
     @property
     def waiting(self) -> int:

@@ -24,9 +24,10 @@ from parallelhassnes.cli.output.grid import Grid
 from parallelhassnes.cli.output.live_keys import Choices, Keyboard
 from parallelhassnes.cli.output.render_system import STYLES, style_of
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.store.records import TERMINAL
 from parallelhassnes.views.outcome import trials_text
 from parallelhassnes.views.scoreboard_models import RunningStep
-from parallelhassnes.views.watch_model import OVER, Ended, Follower, KeyUse, Look
+from parallelhassnes.views.watch_model import Ended, Follower, KeyUse, Look
 
 REDRAW_SEC = 0.3
 SUMMARY_SEC = 30.0
@@ -201,7 +202,7 @@ def summary(look: Look, elapsed: float) -> Text:
         told = [(count, style) for count, style in trials_text(trials) if style not in ("running", "waiting")]
     else:
         text = Text(f"{look.over}/{formatting.counted(look.total, 'step')} done", style="bold")
-        told = [(f"{look.tally[name]} {name.replace('_', ' ')}", name) for name in OVER if look.tally[name]]
+        told = [(f"{look.tally[name]} {name.replace('_', ' ')}", name) for name in TERMINAL if look.tally[name]]
     for place, (said, style) in enumerate(told):
         text.append(f"{', ' if place else ': '}{said}", style=f"not bold {STYLES[style]}")
     others = look.total - trials.total

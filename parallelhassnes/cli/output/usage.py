@@ -4,7 +4,7 @@ import re
 import sys
 from typing import Any
 
-from parallelhassnes.names import nearest
+from parallelhassnes.names import did_you_mean
 
 _SAID = (
     (r"Input should be (greater|less) than or equal to (\S+)", r"must be \2 or \1"),
@@ -30,8 +30,7 @@ def line(error: Any) -> str | None:
     if kind == "NoSuchOption":
         return _option(error, path, help_of)
     if (found := re.match(r"No such command '(.*?)'", error.message, re.DOTALL)) is not None:
-        near = nearest(found[1], context.command.commands)
-        said = f"did you mean {near}?" if near else f"{help_of} lists them"
+        said = did_you_mean(found[1], context.command.commands, f"{help_of} lists them")
         return f"{' '.join(filter(None, (path, found[1])))}: there is no such command; {said}"
     if kind == "MissingParameter" and error.param is not None:
         what = re.sub(r" \[default: .*", "", str(getattr(error.param, "help", "") or "")).rstrip(".")
@@ -49,8 +48,7 @@ def _option(error: Any, path: str, help_of: str) -> str:
     if len(option) > 1 and not option.startswith("-"):
         option = f"-{option}"
     known = [name for param in error.ctx.command.params for name in param.opts if name.startswith("--")]
-    near = nearest(option, known)
-    said = f"did you mean {near}?" if near else f"{help_of} lists them"
+    said = did_you_mean(option, known, f"{help_of} lists them")
     return f"{' '.join(filter(None, (path, option)))}: there is no such option; {said}"
 
 

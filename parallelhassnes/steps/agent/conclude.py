@@ -14,8 +14,9 @@ from parallelhassnes.steps.agent import files
 from parallelhassnes.steps.agent.adapters.agent_cli import Transcript
 from parallelhassnes.steps.agent.adapters.by_name import agent
 from parallelhassnes.steps.agent.ask import HOME, read_events, used_so_far
-from parallelhassnes.steps.step_types import Failure, Outcome, Status, StepAttempt, WorkerEnd
+from parallelhassnes.steps.step_types import Failure, Outcome, StepAttempt, WorkerEnd
 from parallelhassnes.steps.usage import Tokens
+from parallelhassnes.store.records import EndStatus
 
 
 class EventFollower:
@@ -63,7 +64,7 @@ def conclude(attempt: StepAttempt, end: WorkerEnd) -> Outcome:
     return Outcome(status, _summary(facts, status, failure), failure, _report(attempt, facts, run, status))
 
 
-def _stopped(facts: files.OutcomeFacts | None, end: WorkerEnd) -> tuple[Status, Failure]:
+def _stopped(facts: files.OutcomeFacts | None, end: WorkerEnd) -> tuple[EndStatus, Failure]:
     """Tell what an attempt came to whose worker did not get to its end."""
     match end.reason:
         case "canceled":
@@ -79,7 +80,7 @@ def _stopped(facts: files.OutcomeFacts | None, end: WorkerEnd) -> tuple[Status, 
             return "failed", Failure("internal", line)
 
 
-def judge(facts: files.OutcomeFacts) -> tuple[Status, Failure | None]:
+def judge(facts: files.OutcomeFacts) -> tuple[EndStatus, Failure | None]:
     """Tell what an attempt came to whose worker got to its end."""
     if facts.failure is not None:
         return "failed", facts.failure
@@ -112,7 +113,7 @@ def _said(facts: files.OutcomeFacts) -> str:
     return safe_read.first_line(summary) if isinstance(summary, str) else "it does not say why"
 
 
-def _summary(facts: files.OutcomeFacts | None, status: Status, failure: Failure | None) -> str:
+def _summary(facts: files.OutcomeFacts | None, status: EndStatus, failure: Failure | None) -> str:
     text = facts.text if facts is not None else ""
     summary = safe_read.mapping(facts.report if facts else None).get("summary")
     if isinstance(summary, str) and summary.strip() and facts is not None and not facts.problems:
@@ -127,7 +128,7 @@ def _summary(facts: files.OutcomeFacts | None, status: Status, failure: Failure 
 
 
 def _report(
-    attempt: StepAttempt, facts: files.OutcomeFacts | None, run: files.RunFacts, status: Status
+    attempt: StepAttempt, facts: files.OutcomeFacts | None, run: files.RunFacts, status: EndStatus
 ) -> Mapping[str, Any]:
     own = facts or _from_events(attempt)
     spec = attempt.step.spec

@@ -19,7 +19,14 @@ from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.steps import safe_read, step_types
 from parallelhassnes.steps.analysis import asking, material, proof, rules
 from parallelhassnes.steps.analysis.case import Case, case_of, reference
-from parallelhassnes.steps.analysis.engine import AnalysisEngine, EngineFailed, Question, Reply, engine
+from parallelhassnes.steps.analysis.engine import (
+    AnalysisEngine,
+    EndpointEngine,
+    EngineFailed,
+    ProgramEngine,
+    Question,
+    Reply,
+)
 from parallelhassnes.steps.analysis.record import Analysis, Answer, EngineRef, TrialRef
 from parallelhassnes.steps.step_types import Failure, Outcome, StepAttempt, WorkerEnd
 from parallelhassnes.steps.trial import leftovers, trial_paths
@@ -39,7 +46,7 @@ class AnalysisKind:
 
     def preload(self, step: StepSpec) -> None:
         with contextlib.suppress(EngineFailed, ImportError):  # ``work`` says so
-            engine(safe_read.text(step.spec.get("engine")) or "rules")
+            _engine(safe_read.text(step.spec.get("engine")) or "rules")
             if step.spec.get("engine") == "api":
                 import openai.resources.chat.completions  # noqa: F401 - it takes two seconds
 
@@ -131,6 +138,20 @@ _MARGIN_SEC = 30.0
 """What an engine is given less than the step, so that its end can still be written down."""
 
 
+def _engine(name: str) -> AnalysisEngine:
+    """Return the engine of that name; raises EngineFailed where there is none."""
+    match name:
+        case "codex" | "claude":
+            return ProgramEngine(name)
+        case "api":
+            return EndpointEngine()
+        case "harbor":
+            from parallelhassnes.steps.analysis.engine_harbor import HarborEngine
+
+            return HarborEngine()
+    raise EngineFailed("task_definition", f"there is no engine {name}")
+
+
 def analyse(attempt: StepAttempt, case: Case, trial: TrialRef) -> Analysis:
     """Return the analysis of a case by the engine that the attempt's step names.
 
@@ -145,7 +166,7 @@ def analyse(attempt: StepAttempt, case: Case, trial: TrialRef) -> Analysis:
         by = EngineRef(name="rules", version=rules.VERSION)
         return _made(case, trial, by, proven, facts)
     limit = attempt.step.timeout_sec or DEADLINE_SEC
-    asked = _Asked(engine(name), case, facts, attempt, (limit - _MARGIN_SEC) / TIMES)
+    asked = _Asked(_engine(name), case, facts, attempt, (limit - _MARGIN_SEC) / TIMES)
     return asked.until_taken(name, trial)
 
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,19 +67,6 @@ class AnalysisEngine(Protocol):
         Raises:
             EngineFailed: it came to no reply; the class says whether another attempt may help.
         """
-
-
-def engine(name: str) -> AnalysisEngine:
-    """Return the engine of that name; raises EngineFailed where there is none."""
-    match name:
-        case "codex" | "claude":
-            return ProgramEngine(name)
-        case "api":
-            return EndpointEngine()
-        case "harbor":
-            made: AnalysisEngine = import_module("parallelhassnes.steps.analysis.engine_harbor").HarborEngine()
-            return made
-    raise EngineFailed("task_definition", f"there is no engine {name}")
 
 
 class ProgramEngine:

@@ -14,12 +14,13 @@ from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.failure_evidence import verdict_of
 from parallelhassnes.steps.failures import TIMEOUT_CLASSES, Phase
-from parallelhassnes.steps.step_types import Failure, Outcome, Status, StepAttempt, WorkerEnd
+from parallelhassnes.steps.step_types import Failure, Outcome, StepAttempt, WorkerEnd
 from parallelhassnes.steps.trial import deadline, environment_end, leftovers, remote, tampering, trial_paths, workspace
 from parallelhassnes.steps.trial import preload as trial_preload
 from parallelhassnes.steps.trial import result as trial_result
 from parallelhassnes.steps.trial_data import facts, rewards
 from parallelhassnes.steps.usage import Tokens
+from parallelhassnes.store.records import EndStatus
 
 RESULT = f"{trial_paths.TRIAL_DIR}/result.json"
 ARTIFACTS = (
@@ -34,7 +35,7 @@ def conclude(attempt: StepAttempt, end: WorkerEnd) -> Outcome:
     """Return the outcome of a trial attempt; never raises for anything that a worker can leave."""
     result = safe_read.read_object(attempt.dir / RESULT)
     part = _part(attempt, result)
-    status: Status
+    status: EndStatus
     failure: Failure | None
     if result is None:
         status, failure = _without_result(attempt, end)
@@ -81,7 +82,7 @@ def _part(attempt: StepAttempt, result: Mapping[str, Any] | None) -> dict[str, A
 
 def _with_result(
     attempt: StepAttempt, result: Mapping[str, Any], part: Mapping[str, Any], end: WorkerEnd
-) -> tuple[Status, Failure | None]:
+) -> tuple[EndStatus, Failure | None]:
     exception = part["exception"]
     if exception is not None and exception["class"] == "canceled":
         phase = trial_result.last_phase(result)
@@ -150,7 +151,7 @@ def _unverified(attempt: StepAttempt, result: Mapping[str, Any]) -> bool:
     return False
 
 
-def _without_result(attempt: StepAttempt, end: WorkerEnd) -> tuple[Status, Failure]:
+def _without_result(attempt: StepAttempt, end: WorkerEnd) -> tuple[EndStatus, Failure]:
     error = safe_read.read_object(trial_paths.error_file(attempt), 1 << 20) or {}
     name, message = (safe_read.text(error.get("class"), 200), safe_read.text(error.get("message"), 4000))
     phase = _phase(error.get("phase")) or trial_paths.read_phase(attempt) or "environment_setup"
@@ -171,7 +172,7 @@ def _without_result(attempt: StepAttempt, end: WorkerEnd) -> tuple[Status, Failu
     return _stopped(end, phase) if end.reason == "elsewhere" else ("failed", _unexplained(end))
 
 
-def _stopped(end: WorkerEnd, phase: Phase) -> tuple[Status, Failure]:
+def _stopped(end: WorkerEnd, phase: Phase) -> tuple[EndStatus, Failure]:
     """Return the end of a trial that was stopped before it had a reward."""
     where = phase.replace("_", " ")
     match end.reason:

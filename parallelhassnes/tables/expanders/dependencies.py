@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parallelhassnes.names import nearest
+from parallelhassnes.names import did_you_mean
 from parallelhassnes.plan import Loop, StepSpec
 from parallelhassnes.tables.expanders.expansion import Draft, Expansion
 from parallelhassnes.tables.model import LoopPart, TableHead
@@ -232,12 +232,10 @@ class _Wiring:
         yield f"{draft.job_id}/{step_id}"
 
     def _unknown(self, at: str, where: str, name: str, known: Sequence[str] | Any) -> None:
-        guess = nearest(name, known)
-        if guess is not None and not _PLAIN.fullmatch(guess):
-            fix = f"did you mean {where}[{guess!r}]?"
-        else:
-            names = ", ".join(sorted(known)) or "nothing"
-            fix = f"did you mean {guess!r}?" if guess else f"known there: {names}"
+        def shown(guess: str) -> str:
+            return repr(guess) if _PLAIN.fullmatch(guess) else f"{where}[{guess!r}]"
+
+        fix = did_you_mean(name, known, f"known there: {', '.join(sorted(known)) or 'nothing'}", shown)
         self.problems.add(at, f"a template asks for the unknown {where}.{name}", fix)
 
 

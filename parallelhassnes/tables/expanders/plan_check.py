@@ -3,7 +3,7 @@
 from collections import defaultdict, deque
 from collections.abc import Mapping
 
-from parallelhassnes.names import nearest
+from parallelhassnes.names import did_you_mean
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.tables.expanders.expansion import Draft
 from parallelhassnes.tables.parse.located_errors import Problems, pointer
@@ -130,9 +130,9 @@ def _unknown(ref: str, wanted: str, at: str, steps: Mapping[str, StepSpec], prob
     job_id, _, step_id = ref.partition("/")
     own = [other.partition("/")[2] for other in steps if other.startswith(f"{job_id}/")]
     short = wanted.removeprefix(f"{job_id}/")
-    guess = nearest(short, own[:1000]) or (nearest(wanted, list(steps)[:1000]) if "/" in short else None)
+    far = did_you_mean(wanted, list(steps)[:1000] if "/" in short else (), "name a step, or job_id/step_id", repr)
     message = f"step {step_id} depends on {short!r}, which does not exist"
-    problems.add(at, message, f"did you mean {guess!r}?" if guess else "name a step, or job_id/step_id")
+    problems.add(at, message, did_you_mean(short, own[:1000], far, repr))
 
 
 def _cycles(waits: Mapping[str, list[str]], places: Mapping[str, str], problems: Problems) -> None:

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from parallelhassnes.errors import InvalidInput, Problem
 from parallelhassnes.formatting import counted
-from parallelhassnes.names import nearest
+from parallelhassnes.names import did_you_mean
 
 MAX_REPORTED = 100
 """Problems that are listed one by one; beyond it only their number is told."""
@@ -62,14 +62,12 @@ class Problems:
 
     def unknown_key(self, at: str, key: object, known: Iterable[str]) -> None:
         names = sorted(known)
-        guess = nearest(str(key), names)
-        fix = f"did you mean {guess!r}?" if guess else f"known here: {', '.join(names)}"
+        fix = did_you_mean(str(key), names, f"known here: {', '.join(names)}", repr)
         self.add(at + pointer(str(key)), f"unknown key {_short(key)}", fix)
 
     def unknown_value(self, at: str, what: str, value: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        guess = nearest(value, names)
-        fix = f"did you mean {guess!r}?" if guess else f"known: {', '.join(names)}"
+        fix = did_you_mean(value, names, f"known: {', '.join(names)}", repr)
         self.add(at, f"unknown {what} {_short(value)}", fix)
 
     def add_validation(self, at: str, error: ValidationError) -> None:
