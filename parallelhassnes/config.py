@@ -4,13 +4,10 @@ The file is the user's; nothing here writes it but ``init``. The configuration i
 into ``runs/_system/`` by the tick, and every attempt names the snapshot that it ran under.
 """
 
-import functools
 import hashlib
-import io
 import os
 import re
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -498,133 +495,3 @@ def parse_config(data: bytes, path: Path) -> Config:
                 for item in error.errors()
             ]
         ) from None
-
-
-class BadEnvFile(UserError):
-    """The ``env_file`` cannot be read, or one of its lines."""
-
-
-def read_env_file(path: Path) -> dict[str, str]:
-    """Read an env file as python-dotenv does, and nothing in the place of ``${NAME}``: a value is what is written.
-
-    Raises:
-        BadEnvFile: the file cannot be read, or a line of it (whose number is named, never its text).
-    """
-    try:
-        if path.exists() and not path.is_file():  # a pipe would hold up every pass
-            raise BadEnvFile(f"env_file {path}: is no regular file", fix="name a file")
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadEnvFile(f"env_file {path}: cannot be read ({error})") from None
-    return dict(_parsed(str(path), text))
-
-
-@functools.lru_cache(maxsize=2)
-def _parsed(path: str, text: str) -> Mapping[str, str]:
-    from dotenv.parser import parse_stream
-
-    values: dict[str, str] = {}
-    for each in parse_stream(io.StringIO(text)):
-        name, written = each.key, each.original
-        bare = name is not None and each.value is None  # ``export NAME`` sets nothing
-        if each.error or "\0" in written.string or "=" in (name or "") or (bare and not (name or "").isidentifier()):
-            blank = len(written.string) - len(written.string.lstrip())
-            number = written.line + len(re.findall(r"\r\n|\n|\r", written.string[:blank]))
-            raise BadEnvFile(
-                f"env_file {path} line {number}: is not NAME=value",
-                fix="quote a value that has several lines, quotes or #",
-            )
-        if name is not None and each.value is not None:
-            values[name] = each.value
-    return values
-
-
-TEMPLATE = """\
-# ParallelHassnes: settings of this root. Every line is optional; what is shown is the default.
-
-# runner_id = "local"          # the name of this host under runners/
-# concurrency = {concurrency}              # live attempts on this host at most
-# environment = "docker"       # Harbor environment of a trial that names none; "sandbox" needs no Docker
-# env_file = "secrets.env"     # NAME=value lines, as python-dotenv reads them; cron has no other way to your keys
-# secrets = ["OPENAI_API_KEY"] # passed to every step where they are set; tables can name more
-# feedback_markers = ["PROMPT_DELTA"]  # lines of agents' final texts that `feedback` gathers
-# heartbeat_sec = 5
-# grace_sec = 20               # time that an attempt has to end cleanly before it is killed
-# stuck_after_sec = 1800       # nothing moved for so long: shown as stuck; 0 for never
-# on_stuck = "note"            # "retry" also stops it and starts it again
-# private = true               # keep other users of this host out of runs/
-# min_free_disk_mb = 1024      # nothing starts below this
-# min_free_files = 10000       # inodes; nothing starts below this
-# min_free_memory_mb = 256     # nothing starts below this
-# max_log_mb = 64              # of each log of an attempt the beginning and the end are kept
-# max_steps = 1000000          # that one table may unfold to
-# archive = "s3://bucket/folder"   # where `archive push` keeps batches; or gs://, az://, a folder
-# archive_while_running = false    # true sends each attempt there after its end
-# archive_mb_per_sec = 0       # at most so fast; 0 for all that goes
-# durable = true               # false skips fsync: only for throw-away runs
-
-# [bounds]                     # what is kept of an attempt; the rest is left out, and its seal says so
-# max_mb = 51200               # data of all its files
-# max_files = 1000000
-# max_depth = 128              # folders within folders
-# max_sec = 1800               # for looking for secrets in it and sealing it; once cancelled:
-# cancel_sec = 60
-
-# [limits]                     # live attempts per queue key
-# "openai/gpt-5.2" = 3
-
-# [aliases]                    # model name = queue key to use instead
-# "my-proxy/gpt" = "openai/gpt-5.2"
-
-# [budgets.keys."openai/gpt-5.2"]   # spent by all batches; also [budgets.experiments.NAME]
-# usd = 100
-# tokens = 50_000_000
-
-# [retry]                      # for failures of the infrastructure
-# max_attempts = 3
-# backoff_sec = 10
-
-# [retry.classes.agent_timeout] # by failure class: see docs/failures.md
-# retry = true
-# max_attempts = 2
-
-# [adaptive]                   # limits that follow rate limits, and pauses of a key: see docs/failures.md
-# enabled = true
-# floor = 1
-# window_sec = 60
-# quiet_sec = 120
-# probe_sec = 600
-
-# [api]                        # parallelhassnes api: see docs/http.md
-# host = "127.0.0.1"
-# port = 8765
-# unix_socket = "api.sock"     # instead of host and port; for this user alone
-# auth = "user"                # your own processes need no token; "token": everybody does; "none": nobody does
-# tick_sec = 10
-# hosts = ["runs.example.org"] # names under which a proxy in front of it is reached
-# root_path = "/runs"          # the path below which a proxy has it
-# proxies = ["127.0.0.0/8"]    # whose X-Forwarded-For is believed
-# max_upload_mb = 512
-
-# [audit]                      # checkpoints of the ledgers: see docs/audit.md
-# key = "/etc/parallelhassnes/checkpoint_key"   # an SSH key to sign them with
-# hook = ["/usr/local/bin/keep-checkpoint"]     # a command that takes each one elsewhere
-
-# [retention]                  # what `parallelhassnes gc` does: see docs/files.md; nothing is removed by itself
-# pack_after_days = 30         # days after its end that a batch is packed
-# [[retention.rules]]          # of the rules that fit an attempt the first decides
-# name = "failures"
-# outcomes = ["scored", "no_score", "failed", "lost"]
-# after_days = 365
-# [[retention.rules]]
-# name = "rest"
-# after_days = 90
-
-# [start_rate]                 # trials started per second at most, by environment
-# docker = 4
-"""
-
-
-def template() -> str:
-    """Return the commented configuration that ``init`` writes."""
-    return TEMPLATE.format(concurrency=Config().concurrency)

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from parallelhassnes.config import PASSED_IF_SET, BadEnvFile
+from parallelhassnes.config import PASSED_IF_SET
+from parallelhassnes.env_file import BadEnvFile
 from parallelhassnes.errors import InvalidInput, Problem
 from parallelhassnes.execute.secret_forms import looks_secret
 from parallelhassnes.plan import Plan, StepSpec

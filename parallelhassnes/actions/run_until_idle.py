@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable
 
-from parallelhassnes.config import BadEnvFile
+from parallelhassnes.env_file import BadEnvFile
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import key_dir
 from parallelhassnes.schedule import health

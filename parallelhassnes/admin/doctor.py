@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from parallelhassnes import formatting
 from parallelhassnes.admin.clean_up import Left, find, reap
-from parallelhassnes.config import BadEnvFile
+from parallelhassnes.env_file import BadEnvFile
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher
 from parallelhassnes.schedule import health, quarantine

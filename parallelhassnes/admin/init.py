@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from parallelhassnes.config import template
+from parallelhassnes.config import Config
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import CONFIG_NAME
 from parallelhassnes.schedule import reboot
@@ -12,6 +12,8 @@ from parallelhassnes.schedule.joining import check_host
 from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.store import identity
 from parallelhassnes.store.layout import Layout
+
+_TEMPLATE = Path(__file__).with_name("template.toml")
 
 
 class Initialised(NamedTuple):
@@ -39,7 +41,7 @@ def init(root: Path) -> Initialised:
         config = layout.root / CONFIG_NAME
         if not config.exists():
             with config.open("x", encoding="utf-8") as stream:
-                stream.write(template())
+                stream.write(_TEMPLATE.read_text(encoding="utf-8").format(concurrency=Config().concurrency))
             made.append(CONFIG_NAME)
         identity.store_id(layout.runs)
     except OSError as error:

@@ -5,6 +5,8 @@ LastResort ─▶ Outside (prefix, HEAD) ─▶ Guard (Host, Origin, who, size) 
 """
 
 import asyncio
+import logging
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import entry_points
@@ -13,13 +15,14 @@ from fastapi import Depends, FastAPI
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from parallelhassnes.api import pages, warmup
+from parallelhassnes.api import pages
 from parallelhassnes.api.http.auth import SAFE_METHODS, Authenticator, checked
 from parallelhassnes.api.http.openapi import describe
 from parallelhassnes.api.http.outside import Outside
 from parallelhassnes.api.http.problems import ErrorMiddleware, handle
 from parallelhassnes.api.http.security import SecurityMiddleware
 from parallelhassnes.api.live.server_state import ServerState
+from parallelhassnes.api.pages import render
 from parallelhassnes.api.routes import (
     attempts,
     batches,
@@ -33,7 +36,10 @@ from parallelhassnes.api.routes import (
     system,
     tasks,
 )
+from parallelhassnes.errors import UserError
+from parallelhassnes.store.atomic import CorruptFile
 
+log = logging.getLogger("parallelhassnes.api")
 ROUTERS = "parallelhassnes.routers"
 """Entry points of installed packages, ours among them: routers of calls that other programs make (``compat``)."""
 
@@ -66,7 +72,7 @@ def create_app(site: ServerState) -> FastAPI:
         site.loop = asyncio.get_running_loop()
         if site.ticker is not None:
             await site.ticker.start()
-        warmup.begin(app, site)
+        threading.Thread(target=_warm, args=(app, site), name="warming", daemon=True).start()
         try:
             yield
         finally:
@@ -95,3 +101,14 @@ def create_app(site: ServerState) -> FastAPI:
     for module in (system, batches, jobs, attempts, queue, operators, budgets, tasks, results, metrics, streams, pages):
         app.include_router(module.router)
     return app
+
+
+def _warm(app: FastAPI, site: ServerState) -> None:
+    """Do what the first look would have to wait for; nothing is kept that a look would not keep."""
+    for route in app.router.routes:  # each makes its part of the interface when it is first asked
+        route.matches({"type": "http", "method": "GET", "path": "/", "headers": []})
+    render.compile_all()
+    try:
+        site.board_now()  # leaves its snapshot, and the folds of large batches
+    except (UserError, CorruptFile, OSError) as error:
+        log.info("the first look will say it: %s", error)

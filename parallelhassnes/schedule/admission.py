@@ -6,7 +6,7 @@ removes it), where ``explain`` and the views find it.
 
 from functools import partial
 
-from parallelhassnes.config import BadEnvFile
+from parallelhassnes.env_file import BadEnvFile
 from parallelhassnes.schedule import quarantine
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import JobState

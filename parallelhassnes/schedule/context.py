@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from parallelhassnes.config import Config, read_env_file
+from parallelhassnes.config import Config
+from parallelhassnes.env_file import read_env_file
 from parallelhassnes.schedule import configuration, ephemeral_secrets
 from parallelhassnes.store import atomic, hosts, privacy, seal, space
 from parallelhassnes.store.layout import Layout

@@ -49,6 +49,7 @@ CAREFUL = {
 """What these have an ``open`` or ``read_bytes`` of is careful itself, or no file of an attempt."""
 ALLOWED = {
     "config.py": "the user's own settings",
+    "env_file.py": "the user's own keys",
     "api/http/file_responses.py": "what open_below opened",
     "api/http/openapi.py": "files of the package",
     "api/http/peers.py": "/proc",

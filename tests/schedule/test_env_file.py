@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stores import attempt_dirs, context, job, program, put, read, shell, states, table
 
-from parallelhassnes.config import read_env_file
+from parallelhassnes.env_file import read_env_file
 from parallelhassnes.errors import UserError
 
 WRITTEN = r"""

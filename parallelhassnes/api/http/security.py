@@ -6,6 +6,7 @@ It works before a body is read, so that nobody unknown makes the server take in 
 import asyncio
 import ipaddress
 import platform
+from collections.abc import Iterable
 from urllib.parse import quote, urlsplit
 
 from starlette.concurrency import run_in_threadpool
@@ -17,7 +18,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from parallelhassnes.admin.tokens import may
 from parallelhassnes.api.http.auth import SAFE_METHODS, Authenticator, Who
 from parallelhassnes.api.http.problems import problem
-from parallelhassnes.api.http.proxies import Proxies
 from parallelhassnes.api.live.file_watcher import Watching
 from parallelhassnes.config import ApiConfig
 from parallelhassnes.store.evidence import ledger
@@ -38,6 +38,38 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'",
 }
+
+
+class Proxies:
+    """What proxies in front of the server say of a client's address and of TLS.
+
+    Args:
+        trusted: addresses or networks, as ``10.0.0.0/8``.
+    """
+
+    def __init__(self, trusted: Iterable[str]) -> None:
+        self._trusted = [ipaddress.ip_network(text, strict=False) for text in trusted]
+
+    def correct(self, scope: Scope, headers: Headers) -> None:
+        """Put into the scope what a trusted proxy says: who asks is the last address of which no such proxy speaks."""
+        client = scope.get("client")
+        if client and not self._are_trusted(client[0]):  # without an address: a socket in the file system
+            return
+        for text in reversed(",".join(headers.getlist("x-forwarded-for")).split(",")):
+            if not text.strip():
+                break
+            scope["client"] = (text.strip(), 0)
+            if not self._are_trusted(text.strip()):
+                break
+        if headers.get("x-forwarded-proto", "").strip().lower() == "https":
+            scope["scheme"] = "https"
+
+    def _are_trusted(self, text: str) -> bool:
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            return False
+        return any(address in network for network in self._trusted)
 
 
 class SecurityMiddleware:

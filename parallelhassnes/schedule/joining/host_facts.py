@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from typing import Any
 
-from parallelhassnes.config import BadEnvFile
+from parallelhassnes.env_file import BadEnvFile
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import hosts, members, process_identity
 from parallelhassnes.version import __version__

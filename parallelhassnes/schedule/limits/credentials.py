@@ -22,7 +22,8 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from parallelhassnes.config import PASSED_IF_SET, BadEnvFile
+from parallelhassnes.config import PASSED_IF_SET
+from parallelhassnes.env_file import BadEnvFile
 from parallelhassnes.execute.secret_forms import is_public, looks_secret
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.schedule import ephemeral_secrets

@@ -16,7 +16,8 @@ from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict
 
-from parallelhassnes.config import PASSED_IF_SET, BadEnvFile, Bounds, RetryConfig
+from parallelhassnes.config import PASSED_IF_SET, Bounds, RetryConfig
+from parallelhassnes.env_file import BadEnvFile
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher, logs, own_files, processes
 from parallelhassnes.execute.finish import finish
