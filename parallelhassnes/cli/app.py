@@ -166,7 +166,7 @@ def _obey() -> int:
 
     with members.collecting() as passed_over:
         try:
-            return app(standalone_mode=False) or 0
+            return app(prog_name="parallelhassnes", standalone_mode=False) or 0
         finally:
             for line in passed_over:
                 print(f"passed over {line}", file=sys.stderr)

@@ -32,6 +32,13 @@ def test_help_loads_no_command():
     assert len(ours) <= 21, sorted(ours)
 
 
+def test_a_module_that_is_run_calls_itself_by_the_programs_name():
+    done = subprocess.run(
+        [sys.executable, "-m", "parallelhassnes", "statsu"], capture_output=True, text=True, env=environment()
+    )
+    assert done.stderr == "statsu: there is no such command; did you mean status?\n"
+
+
 @pytest.mark.parametrize("command", ["scoreboard", "status", "ls"])
 def test_a_look_loads_nothing_that_runs_attempts(command, root):
     loaded("init", "--root", str(root))

@@ -7,14 +7,13 @@
 Pure functions. Attempts that were live when the key got paused end as they do and change nothing.
 """
 
+from parallelhassnes.steps.failures import INFRASTRUCTURE_CLASSES
 from parallelhassnes.store.queue.queue_keys import Breaker
 from parallelhassnes.store.records import Credential
 
 MOST_SEC = 4 * 3600.0
 """Between two probes at most."""
-SAYS_NOTHING = frozenset(
-    {"infrastructure", "lost", "job_time_limit", "canceled", "internal", "configuration", "task_definition"}
-)
+SAYS_NOTHING = INFRASTRUCTURE_CLASSES | {"canceled", "task_definition"}
 """Ends that a probe can have without having reached its provider."""
 
 

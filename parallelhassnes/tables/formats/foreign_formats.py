@@ -1,7 +1,8 @@
 """The formats that a table may come in, told apart by their shape.
 
 ``oddish-sweep`` is turned into our own shape here, ``parallelhassnes-1`` in ``tables.formats.earlier_tables``;
-``harbor-job`` is expanded by Harbor's own plan, in ``tables.formats.harbor_job``.
+``harbor-job`` is expanded by Harbor's own plan, in ``tables.formats.harbor_job``. ``imported-job`` and ``regrade`` are what
+the commands of these names write.
 """
 
 from typing import Any, Literal, NamedTuple
