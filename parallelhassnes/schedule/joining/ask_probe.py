@@ -10,6 +10,7 @@ from typing import NamedTuple
 from parallelhassnes import names
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import launcher
+from parallelhassnes.formatting import counted
 from parallelhassnes.schedule.context import ENTRY_POINTS, Context
 from parallelhassnes.schedule.joining import host_facts, probe_files
 from parallelhassnes.schedule.joining.answer_probe import answer_open_probes
@@ -210,7 +211,8 @@ def _say_all(ctx: Context, me: Side, other: Side, talk: Talk) -> Measured:
         at=now_text(),
         host=me,
         links=links,
-        renames=renames or (f"a file that is replaced was missing, or not whole, {torn} times" if torn else ""),
+        renames=renames
+        or (f"a file that is replaced was missing, or not whole, {counted(torn, 'time')}" if torn else ""),
         locks_cross=locked,
         locks=text,
         freed_sec=freed,
