@@ -62,8 +62,7 @@ class JobState:
 
     def look_again(self, job: JobSpec, step: StepSpec) -> StepNow | None:
         """Derive the step from its attempts and take that into ``current.json``."""
-        step_dir = self.batch_dir / job.job_id / "steps" / step.step_id
-        now = stand(step_dir, step, self.overrides(job.job_id))
+        now = stand(self.step_dir(job, step), step, self.overrides(job.job_id))
         if now is not None:
             self.current(job.job_id).put(step.step_id, now)
         return now
@@ -223,7 +222,7 @@ class JobState:
         self._write_overrides(job_id, old.model_copy(update=update))
 
     def step_dir(self, job: JobSpec, step: StepSpec) -> Path:
-        return self.batch_dir / job.job_id / "steps" / step.step_id
+        return self.ctx.layout.step(self.batch_id, job.job_id, step.step_id)
 
     def drop_ready(self, job: JobSpec, step: StepSpec) -> None:
         """Remove the step's ready ticket, if it has one."""
@@ -265,7 +264,7 @@ def record_end(batch_dir: Path, job: JobSpec, step: StepSpec, now: StepNow) -> N
 
     Whoever calls waits for the disk (``ledger.sync``) once it has written down all that it has.
     """
-    attempt_dir = batch_dir / job.job_id / "steps" / step.step_id / "attempts" / now.attempt
+    attempt_dir = batch_dir.joinpath(job.job_id, "steps", step.step_id, "attempts", now.attempt)
     report = safe_read.read_object(attempt_dir / attempts.FINAL) or {}
     ledger.append_unsynced(
         batch_dir,

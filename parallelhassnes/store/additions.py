@@ -11,6 +11,7 @@ Attempts that ``import`` adds to steps of a batch go the same way: the mark, the
 ``current.json``, then the mark goes.
 """
 
+import os
 from pathlib import Path
 
 from parallelhassnes.plan import Addition, JobSpec
@@ -22,7 +23,7 @@ FOLDER = "additions"
 def names(job_dir: Path) -> tuple[str, ...]:
     """Return the additions of a job, oldest first."""
     try:
-        return tuple(sorted(p.name for p in (job_dir / FOLDER).iterdir() if p.name[0] != "."))
+        return tuple(sorted(name for name in os.listdir(f"{job_dir}/{FOLDER}") if name[0] != "."))
     except FileNotFoundError:
         return ()
 

@@ -86,8 +86,9 @@ def read_about(batch_dir: Path) -> dict[str, Any]:
 
 
 def read_control(batch_dir: Path) -> Control:
-    document = atomic.read_json_or_none(batch_dir / CONTROL)
-    return Control() if document is None else atomic.parse(Control, document, batch_dir / CONTROL)
+    path = f"{batch_dir}/{CONTROL}"
+    document = atomic.read_json_or_none(path)
+    return Control() if document is None else atomic.parse(Control, document, path)
 
 
 def write_control(layout: Layout, batch_id: str, control: Control) -> None:
@@ -97,10 +98,9 @@ def write_control(layout: Layout, batch_id: str, control: Control) -> None:
 
 
 def read_overrides(job_dir: Path) -> Overrides:
-    document = atomic.read_json_or_none(job_dir / OVERRIDES)
-    if document is None:
-        return Overrides()
-    return atomic.parse(Overrides, document, job_dir / OVERRIDES)
+    path = f"{job_dir}/{OVERRIDES}"
+    document = atomic.read_json_or_none(path)
+    return Overrides() if document is None else atomic.parse(Overrides, document, path)
 
 
 def write_overrides(job_dir: Path, overrides: Overrides) -> None:

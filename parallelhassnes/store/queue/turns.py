@@ -61,8 +61,7 @@ def place(layout: Layout, key_folder: str, batch_id: str, *, priority: int, serv
         when, fraction = f"0{arrival}", "0"
     rank = f"{HIGHEST - priority:04d}"
     hour, minute, second = when[:_HOUR], when[_HOUR : _HOUR + 2], when[_HOUR + 2 : _HOUR + 4]
-    folder = layout.turns / key_folder / rank / hour / (minute or "0") / (second or "0")
-    return folder / f"{fraction}.{batch_id}"
+    return layout.turns.joinpath(key_folder, rank, hour, minute or "0", second or "0", f"{fraction}.{batch_id}")
 
 
 def keys(layout: Layout) -> list[str]:
@@ -117,20 +116,20 @@ def in_order(layout: Layout, key_folder: str) -> Iterator[QueueTurn]:
     top = layout.turns / key_folder
     now = f"1{datetime.now(UTC):%Y%m%dT%H%M%S}"[:_HOUR]
     for rank in members.names(top):
-        hours = members.names(top / rank) if rank.isdecimal() else []
+        hours = members.names(f"{top}/{rank}") if rank.isdecimal() else []
         for hour in sorted(hours, key=lambda hour: (hour <= now, hour)):
-            for path in _leaves(top / rank / hour, 2):
-                fraction, _, batch_id = path.name.partition(".")
+            for path in _leaves(f"{top}/{rank}/{hour}", 2):
+                fraction, _, batch_id = path.rpartition("/")[2].partition(".")
                 if fraction.isdecimal() and batch_id:
-                    yield QueueTurn(path, batch_id)
+                    yield QueueTurn(Path(path), batch_id)
 
 
-def _leaves(folder: Path, depth: int) -> Iterator[Path]:
+def _leaves(folder: str, depth: int) -> Iterator[str]:
     for name in members.names(folder):
         if depth:
-            yield from _leaves(folder / name, depth - 1)
+            yield from _leaves(f"{folder}/{name}", depth - 1)
         else:
-            yield folder / name
+            yield f"{folder}/{name}"
 
 
 def move(turn: QueueTurn, to: Path) -> QueueTurn:
