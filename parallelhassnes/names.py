@@ -222,7 +222,7 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str, shown: Callabl
         shown: writes the known word, such as ``repr``.
     """
     near = nearest(word, known)
-    return otherwise if near is None else f"did you mean {shown(near)}?"
+    return f"did you mean {shown(near)}?" if near else otherwise
 
 
 def suggestion(word: str, known: Iterable[str], otherwise: str = "known are", most: int = 10) -> str:

@@ -41,7 +41,7 @@ def _task(step: StepSpec) -> str:
 
 
 def _keys(trials: list[StepSpec], named: set[str]) -> Iterator[str]:
-    """The keys that agents look for, one of those that would do where none of them is named."""
+    """Return the keys that agents look for, one of those that would do where none of them is named."""
     agents = {id(agent): agent for step in trials if (agent := mapping(mapping(step.spec.get("config")).get("agent")))}
     for agent in agents.values():
         found = agent_keys.looked_for(agent)

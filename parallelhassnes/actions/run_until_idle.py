@@ -191,7 +191,7 @@ def _is_live(ctx: Context, ours: Callable[[str], bool]) -> bool:
 
 
 def _will_start(ctx: Context, batch_id: str, paused: concurrency_keys.Holds) -> bool:
-    """Whether a delayed retry of the batch is one that is waited for: the batch and its key go on."""
+    """Tell whether a delayed retry of the batch is one that is waited for: the batch and its key go on."""
     with members.apart(batch_id, lambda _: None):  # it is due, or the next tick sees to it
         if batches.read_control(ctx.layout.batch(batch_id)).hold:
             return False

@@ -198,7 +198,7 @@ def _damage(ctx: Context) -> Iterator[Check]:
 
 
 def _is_dead(ctx: Context, entry: tickets.Running) -> bool:
-    """Whether nobody has an attempt any more; those of other hosts are looked after by the one that decides."""
+    """Tell whether nobody has an attempt any more; those of other hosts are looked after by the one that decides."""
     if hosts.is_shared(ctx.layout) and entry.name not in handed.taken(ctx.layout, ctx.layout.runner or "."):
         return False
     with members.apart(entry.path, lambda _: None):

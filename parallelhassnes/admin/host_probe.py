@@ -184,7 +184,7 @@ def forget_others(ctx: Context) -> list[str]:
 
 
 def _is_others(folder: Path) -> bool:
-    """Whether a runner is another host's, by its record or its note."""
+    """Tell whether a runner is another host's, by its record or its note."""
     try:
         said = hosts.read_note(folder / hosts.NOTE)
     except OSError:
@@ -215,7 +215,7 @@ def _signs(folder: Path) -> tuple[bytes, ...]:
 
 
 def _is_recent(folder: Path) -> bool:
-    """Whether it has given a sign of life of late. Both times are those of the file system's clock."""
+    """Tell whether it has given a sign of life of late. Both times are those of the file system's clock."""
     fresh = atomic.temp_path(folder)
     fresh.touch()
     now = fresh.stat().st_mtime

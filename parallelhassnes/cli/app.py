@@ -222,7 +222,7 @@ def _report(error: UserError) -> None:
 
 
 def _print_document(error: str, problems: Sequence[Problem] = ()) -> None:
-    """The one document on standard output, where ``--json`` asks for one."""
+    """Print the one document on standard output, where ``--json`` asks for one."""
     if "--json" not in sys.argv:
         return
     from parallelhassnes.store.atomic import dumps

@@ -181,7 +181,7 @@ def tick(
 def open_store(
     root: Path | None, said: "Options | None" = None, *, strict: bool = False, look: bool = False
 ) -> "Context":
-    """The context of a root whose folders exist.
+    """Return the context of a root whose folders exist.
 
     Args:
         look: nothing is to be changed, so it works on a host that may not work on the root, too.
@@ -199,7 +199,7 @@ def open_store(
 
 
 def open_to_run(root: Path | None, said: "Options | None" = None) -> "Context":
-    """The context of a root that may have no store yet: ``make_store`` makes it, once what is to run was found good."""
+    """Return the context of a root that may have no store yet: ``make_store`` makes it, once what is to run was found good."""
     from parallelhassnes.admin.init import check_apart
     from parallelhassnes.config import load_config
     from parallelhassnes.schedule.context import open_context

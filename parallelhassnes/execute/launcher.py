@@ -61,7 +61,7 @@ class _Trampoline:
 
 
 def fork_is_safe() -> bool:
-    """Whether this process may fork without an exec: Linux, one thread, and nobody said otherwise."""
+    """Tell whether this process may fork without an exec: Linux, one thread, and nobody said otherwise."""
     return sys.platform == "linux" and threading.active_count() == 1 and os.environ.get(START_VARIABLE) != "spawn"
 
 

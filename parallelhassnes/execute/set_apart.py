@@ -48,7 +48,7 @@ def set_apart(attempt_dir: Path) -> str:
 
 
 def name_of_copy(attempt: str) -> str:
-    """What an attempt is called once it is set apart."""
+    """Tell what an attempt is called once it is set apart."""
     return attempt_name(run_id_of(attempt), datetime.fromtimestamp(begun(attempt).timestamp() + 1, UTC))
 
 

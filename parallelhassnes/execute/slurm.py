@@ -104,7 +104,7 @@ def seconds(text: str) -> float | None:
 
 
 def before_end_sec(grace_sec: float) -> int:
-    """How long before its end a job is told to end, in seconds."""
+    """Tell how long before its end a job is told to end, in seconds."""
     return math.ceil(grace_sec) + _END_SEC
 
 

@@ -29,7 +29,7 @@ _DAY_SEC = 86_400.0
 
 
 def found(layout: Layout) -> dict[str, Any]:
-    """How the files stand that a tick goes by, besides the queue; empty where one cannot be looked at."""
+    """Tell how the files stand that a tick goes by, besides the queue; empty where one cannot be looked at."""
     paths = [layout.root / names.CONFIG_NAME, layout.configured, layout.system / "store_id"]
     try:
         paths += [layout.runners / name / "boot_id" for name in sorted(_listing(layout.runners)) if name[0] != "."]
@@ -87,7 +87,7 @@ def _passes(layout: Layout, config: Mapping[str, Any], *, quiet: bool) -> bool:
 
 
 def _rests(layout: Layout, config: Mapping[str, Any], *, quiet: bool) -> bool:
-    """Whether nothing is queued, wished for, due, short or to be told."""
+    """Tell whether nothing is queued, wished for, due, short or to be told."""
     marks = (layout.pass_wanted, layout.checkpoint_wanted, layout.failing, layout.hosts)
     floors = SimpleNamespace(**config)
     return (
@@ -125,13 +125,13 @@ def _entries(layout: Layout) -> Iterator[str]:
 
 
 def _is_ours(layout: Layout, *, private: bool) -> bool:
-    """Whether a private store is this user's, and closed to others."""
+    """Tell whether a private store is this user's, and closed to others."""
     info = layout.runs.stat()
     return not private or (info.st_uid == os.geteuid() and not info.st_mode & 0o077)
 
 
 def checkpoint_is_due(layout: Layout) -> bool:
-    """Whether nobody has looked for a day whether there is anything new to make a checkpoint of."""
+    """Tell whether nobody has looked for a day whether there is anything new to make a checkpoint of."""
     for path in (layout.checkpoint_lock, layout.configured):
         try:
             return clocks.age(path.stat().st_mtime) > _DAY_SEC

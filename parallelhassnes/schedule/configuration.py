@@ -86,7 +86,7 @@ def trouble(layout: Layout) -> str:
 
 
 def names_runner(layout: Layout) -> str:
-    """Why the file, which all hosts of a root read, keeps them from having names of their own; empty where it does not."""
+    """Tell why the file, which all hosts of a root read, keeps them from having names of their own; empty where it does not."""
     found = in_force(layout)
     if found.trouble or "runner_id" not in found.config.model_fields_set:
         return ""
@@ -153,7 +153,7 @@ def version(layout: Layout, sha256: str) -> Config | None:
 
 
 def _earlier(layout: Layout) -> Config | None:
-    """What passes went by last; None where there has been no pass."""
+    """Tell what passes went by last; None where there has been no pass."""
     return _made(layout, layout.configured.name, lambda document: document["config"])
 
 

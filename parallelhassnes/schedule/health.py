@@ -94,7 +94,7 @@ def succeeded(layout: Layout) -> None:
 
 
 def failing(layout: Layout) -> Failing | None:
-    """What is known of passes that fail; None where they do not."""
+    """Tell what is known of passes that fail; None where they do not."""
     try:
         return atomic.read_record(Failing, layout.failing)
     except (OSError, atomic.CorruptFile):

@@ -83,7 +83,7 @@ def set_aside(ctx: Context, ticket: Path, error: Exception) -> None:
 
 
 def batch_of(ticket: Path) -> str:
-    """The batch of a ticket, by its name."""
+    """Return the batch of a ticket, by its name."""
     return delayed.batch_of(ticket) or tickets.parse_name(ticket.name).batch_id
 
 

@@ -309,7 +309,7 @@ class Room:
         return -lane.priority, self.load.by_batch[lane.batch_id], lane.served, lane.batch_id
 
     def next(self, lines: list[KeyLanes]) -> tuple[KeyLanes, Lane] | None:
-        """The lane to serve next, and its line; None where nothing may start."""
+        """Return the lane to serve next, and its line; None where nothing may start."""
         if self.places.full():
             return None
         open_lines = [line for line in lines if self._is_open(line)]

@@ -237,7 +237,7 @@ class SilenceWatch:
         """Run ids of what a host and its copy both run, which no beat tells."""
 
     def still_for(self, key: object, value: object, now: float) -> float:
-        """Seconds that the value has stood still, as far as looks tell; None is one that could not be looked at just now."""
+        """Return seconds that the value has stood still, as far as looks tell; None is one that could not be looked at just now."""
         before = self._seen.get(key)
         if before is None or (value is not None and before[0] != value):
             self._seen[key] = (value, now)
@@ -245,7 +245,7 @@ class SilenceWatch:
         return now - before[1]
 
     def silent(self, ctx: Context, alive: set[str], now: float, still: float) -> "list[tuple[Assignment, int]]":
-        """What silent hosts have left and is to be ended now, each with its lock, which goes to whoever ends it.
+        """Return what silent hosts have left and is to be ended now, each with its lock, which goes to whoever ends it.
 
         Args:
             alive: the runners whose beat moves.

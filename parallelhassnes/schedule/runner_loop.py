@@ -115,13 +115,13 @@ def _has_twin(ctx: Context) -> bool:
 
 
 def has_work(layout: Layout) -> bool:
-    """Whether there is anything in the store's queue."""
+    """Tell whether there is anything in the store's queue."""
     queued = (layout.incoming, layout.delayed, layout.ready, layout.added)
     return bool(tickets.running(layout) or tickets.ended(layout)) or any(map(members.names, queued))
 
 
 def has_ready(layout: Layout) -> bool:
-    """Whether anything is ready, or about to be, of a batch that nothing keeps from starting."""
+    """Tell whether anything is ready, or about to be, of a batch that nothing keeps from starting."""
     if any(map(members.names, (layout.incoming, layout.delayed, layout.added))):
         return True
     ready = {batch_id for _, batch_id, _ in tickets.ready_folders(layout)}
@@ -211,7 +211,7 @@ class _Loop:
         launcher.reap()
 
     def is_over(self, idle_sec: float | None) -> bool:
-        """Whether there is nothing more to do here.
+        """Tell whether there is nothing more to do here.
 
         Args:
             idle_sec: seconds without anything that this runner has, or might get; None for the loop that a tick has started,

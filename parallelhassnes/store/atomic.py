@@ -306,7 +306,7 @@ def read_bytes(path: Path | str) -> bytes:
 
 
 def parse[Model: "BaseModel"](model: type[Model], document: Any, path: Path | str) -> Model:
-    """The record that was read from ``path``.
+    """Return the record that was read from ``path``.
 
     Raises:
         CorruptFile: it is not one.
@@ -322,7 +322,7 @@ def parse[Model: "BaseModel"](model: type[Model], document: Any, path: Path | st
 
 
 def read_record[Model: "BaseModel"](model: type[Model], path: Path | str) -> Model:
-    """The record in ``path``; raises as ``read_json`` and ``parse`` do."""
+    """Return the record in ``path``; raises as ``read_json`` and ``parse`` do."""
     return parse(model, read_json(path), path)
 
 

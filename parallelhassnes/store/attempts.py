@@ -187,7 +187,7 @@ def is_asked_to_end(attempt_dir: Path, run_id: str) -> bool:
 
 
 def half_set_apart(step_dir: Path) -> str | None:
-    """The attempt whose folder was set apart (``execute.set_apart``) and whose copy is not in its place yet."""
+    """Return the attempt whose folder was set apart (``execute.set_apart``) and whose copy is not in its place yet."""
     try:
         aside = sorted(os.listdir(step_dir / "fenced"), reverse=True)
     except FileNotFoundError:
@@ -197,7 +197,7 @@ def half_set_apart(step_dir: Path) -> str | None:
 
 
 def is_set_apart(step_dir: Path, run_id: str) -> bool:
-    """Whether the attempt's folder is the copy that no process on a silent host reaches."""
+    """Tell whether the attempt's folder is the copy that no process on a silent host reaches."""
     try:
         return any(run_id_of(name) == run_id for name in os.listdir(step_dir / "fenced"))
     except FileNotFoundError:

@@ -15,7 +15,7 @@ def now_text(moment: datetime | None = None) -> str:
 
 
 def parse_time(text: str) -> float:
-    """Seconds since the epoch."""
+    """Return seconds since the epoch."""
     return datetime.fromisoformat(text).timestamp()
 
 

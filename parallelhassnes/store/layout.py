@@ -241,7 +241,7 @@ class Layout:
         return self.root / "worktrees"
 
     def directory_lock(self, directory: Path) -> Path:
-        """The lock of a folder in which one agent step at a time may run; of one below the root the same wherever the root is."""
+        """Return the lock of a folder in which one agent step at a time may run; of one below the root the same wherever the root is."""
         import hashlib
 
         place, root = directory.resolve(), self.root.resolve()
@@ -291,7 +291,7 @@ class Layout:
 
 
 def find_root(start: Path) -> Path:
-    """The nearest folder from ``start`` upwards that holds a configuration, else ``start``.
+    """Return the nearest folder from ``start`` upwards that holds a configuration, else ``start``.
 
     Inside a task's folder it is the folder above the task: a store within would be a part of the task.
     """

@@ -82,7 +82,7 @@ def take_away(path: Path) -> int:
 
 
 def is_current(handle: int, path: Path | str) -> bool:
-    """Whether the lock's file is still the one that this descriptor is of."""
+    """Tell whether the lock's file is still the one that this descriptor is of."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))  # noqa: PTH116 - beside a descriptor's
     except FileNotFoundError:

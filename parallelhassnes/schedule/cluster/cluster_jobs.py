@@ -92,7 +92,7 @@ class JobRecord(Record):
         return self.slurm_id is not None and self.state in slurm.LIVE
 
     def line(self) -> str:
-        """How it stands, in a few words."""
+        """Tell how it stands, in a few words."""
         if self.trouble:
             return f"no job of Slurm yet: {self.trouble}; asked again"
         if self.slurm_id is None:
@@ -107,12 +107,12 @@ def folder(layout: Layout) -> Path:
 
 
 def log_of(layout: Layout, attempt: str) -> Path:
-    """What the job of an attempt said."""
+    """Tell what the job of an attempt said."""
     return folder(layout) / "jobs" / f"{attempt}.log"
 
 
 def record_of(layout: Layout, attempt: str) -> JobRecord | None:
-    """What is known of an attempt's job; None where there is none."""
+    """Tell what is known of an attempt's job; None where there is none."""
     try:
         return atomic.read_record(JobRecord, folder(layout) / "jobs" / f"{attempt}.json")
     except (OSError, atomic.CorruptFile):
@@ -120,14 +120,14 @@ def record_of(layout: Layout, attempt: str) -> JobRecord | None:
 
 
 def records(layout: Layout) -> list[JobRecord]:
-    """Every job that is remembered, the oldest attempt first."""
+    """Return every job that is remembered, the oldest attempt first."""
     names = [name for name in members.names(folder(layout) / "jobs") if name.endswith(".json")]
     found = (record_of(layout, name.removesuffix(".json")) for name in names)
     return [each for each in found if each is not None]
 
 
 def has_answered(layout: Layout) -> bool:
-    """Whether Slurm answered when it was asked last."""
+    """Tell whether Slurm answered when it was asked last."""
     return bool(atomic.read_derived(folder(layout) / "answer.json").get("answered", True))
 
 
@@ -137,13 +137,13 @@ def line_of(layout: Layout, record: JobRecord) -> str:
 
 
 def is_wanted(layout: Layout) -> bool:
-    """Whether there is anything that a round may have to see to."""
+    """Tell whether there is anything that a round may have to see to."""
     top = folder(layout)
     return members.is_there(top) and bool(handed.handed(layout, handed.JOBS) or members.names(top / "jobs"))
 
 
 def is_under_way(layout: Layout) -> bool:
-    """Whether a process of this host is at a round."""
+    """Tell whether a process of this host is at a round."""
     return locks.is_held(folder(layout) / "lock")
 
 

@@ -68,7 +68,7 @@ def are_wanted(layout: Layout) -> bool:
 
 
 def word_on(record: Pilot, jobs: dict[str, slurm.ClusterJob]) -> PilotWord:
-    """What Slurm says of a pilot now.
+    """Tell what Slurm says of a pilot now.
 
     Args:
         jobs: by name, all of this user's that are not over.

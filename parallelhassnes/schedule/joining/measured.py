@@ -102,7 +102,7 @@ def _beats_on(ctx: Context, known: hosts.Member) -> bool:
 
 
 def _is_gone(ctx: Context, name: str) -> bool:
-    """Whether a runner's beat is an old one. Both times are those of the file system's clock."""
+    """Tell whether a runner's beat is an old one. Both times are those of the file system's clock."""
     path = ctx.layout.runners / name / hosts.BEAT
     try:
         beaten = path.stat().st_mtime
@@ -116,7 +116,7 @@ def _is_gone(ctx: Context, name: str) -> bool:
 
 
 def may_join(ctx: Context, other: Side) -> bool:
-    """Whether what the two have shown makes them members: one of them belongs to the root by now, or nobody does."""
+    """Tell whether what the two have shown makes them members: one of them belongs to the root by now, or nobody does."""
     known = hosts.member(ctx.layout, other.name)
     has_joined = known is not None and (known.boot_id, known.mount) == (other.boot_id, other.mount)
     return other.inside or has_joined or host_facts.is_inside(ctx) or not host_facts.is_ticked(ctx)

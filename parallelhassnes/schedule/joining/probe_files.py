@@ -205,7 +205,7 @@ class Talk:
         _write(self.folder / "say" / f"{self.me}{number}.json", atomic.dumps(document))
 
     def heard(self, number: int) -> dict[str, Any] | None:
-        """What the other has said, where it is seen yet. Changing the folder has most file systems look at it anew."""
+        """Tell what the other has said, where it is seen yet. Changing the folder has most file systems look at it anew."""
         now = time.monotonic()
         if now - self._refreshed > _REFRESH_SEC:
             self._refreshed = now
@@ -219,7 +219,7 @@ class Talk:
         return None
 
     def hear(self, number: int) -> dict[str, Any]:
-        """What the other says.
+        """Tell what the other says.
 
         Raises:
             Silent: it says nothing until the end.
@@ -242,7 +242,7 @@ class Talk:
         KINDS[kind].act(self.folder / kind / self.me, number)
 
     def sees(self, kind: str, number: int) -> bool:
-        """Whether what the other did for the n-th time is seen."""
+        """Tell whether what the other did for the n-th time is seen."""
         folder = self.folder / kind / self.other
         if KINDS[kind].seen(folder, number):
             return True
@@ -251,7 +251,7 @@ class Talk:
         return False
 
     def time_said(self, number: int) -> float | None:
-        """The other's clock, as it stands in what it made in a round."""
+        """Return the other's clock, as it stands in what it made in a round."""
         try:
             return float(_read(self.folder / "opened" / self.other / str(number)))
         except ValueError:
@@ -271,7 +271,7 @@ class Won(Told):
 
 
 def prepare_races(folder: Path) -> None:
-    """What A makes before anybody races."""
+    """Make what is raced for, before anybody races."""
     (folder / "race").mkdir(exist_ok=True)
     for number in range(RACES):
         _write(folder / "race" / f"from.{number}", "there")
@@ -302,7 +302,7 @@ def race(talk: Talk) -> Won:
 
 
 def judge_races(talk: Talk, mine: Won, theirs: Won) -> tuple[str, str]:
-    """What is wrong with link, and with rename; empty where each name had one winner."""
+    """Tell what is wrong with link, and with rename; empty where each name had one winner."""
     folder = talk.folder / "race"
     if mine.trouble or theirs.trouble:
         return (mine.trouble or theirs.trouble,) * 2

@@ -118,7 +118,7 @@ class StartRates:
         self._now[name] = self._now[name].started(time.time(), self._rate(name))
 
     def give_back(self, place: StartPlace) -> None:
-        """A token that was taken for a step that did not start."""
+        """Give back a token that was taken for a step that did not start."""
         bucket = self._now[place.environment]
         self._now[place.environment] = bucket.model_copy(update={"tokens": bucket.tokens + 1.0})
 
@@ -146,7 +146,7 @@ class StartRates:
 
 
 def waiting(layout: Layout) -> list[TokenBucket]:
-    """The buckets that a ready step waits for."""
+    """Return the buckets that a ready step waits for."""
     paths = atomic.json_files(layout.starts)
     found = [bucket for path in paths if (bucket := _known(path)) is not None]
     return [bucket for bucket in found if bucket.waits]

@@ -79,7 +79,7 @@ def _one(folder: Path, step: StepSpec, state: AttemptState) -> Past:
 
 
 def _exception(folder: Path) -> str:
-    """The type of the exception that a trial ended by; empty where it ended by none, or nothing says."""
+    """Return the type of the exception that a trial ended by; empty where it ended by none, or nothing says."""
     report = safe_read.read_object(folder / "final.json", safe_read.MAX_JSON_BYTES) or {}
     trial = safe_read.mapping(report.get("trial"))
     steps = [

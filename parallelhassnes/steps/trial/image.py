@@ -93,7 +93,7 @@ def remove(tag: str) -> bool:
 
 
 def records(runs: Path) -> Iterator[tuple[Path, ImageRecord]]:
-    """Every image that this store has built or is building."""
+    """Return every image that this store has built or is building."""
     for name in atomic.json_files(str(folder(runs))):
         path = Path(name)
         record = _read(path)

@@ -79,14 +79,14 @@ def put(layout: Layout, ticket: Ticket, name: str, step: StepNow) -> None:
 
 
 def delay_of(step: StepNow) -> float:
-    """Seconds from the end of the newest attempt to the next."""
+    """Return seconds from the end of the newest attempt to the next."""
     if step.retry_at is None or step.ended_at is None:
         return 0.0
     return max(0.0, parse_time(step.retry_at) - parse_time(step.ended_at))
 
 
 def by_ticket(layout: Layout, batch_id: str) -> dict[str, list[Delayed]]:
-    """What waits of a batch, by the names in the rest of the queue."""
+    """Tell what waits of a batch, by the names in the rest of the queue."""
     found: dict[str, list[Delayed]] = {}
     for each in of_batch(layout, batch_id):
         found.setdefault(each.ticket, []).append(each)
@@ -101,29 +101,29 @@ def drop(layout: Layout, found: Iterable[Delayed]) -> None:
 
 
 def batch_ids(layout: Layout) -> list[str]:
-    """The batches that have delayed tickets."""
+    """Return the batches that have delayed tickets."""
     flat = {each.batch_id for each in _in(layout.delayed)}
     return sorted(flat.union(members.names(layout.delayed / _BATCHES)))
 
 
 def has_any(layout: Layout, batch_id: str) -> bool:
-    """Whether the batch has one."""
+    """Tell whether the batch has one."""
     return members.is_there(layout.delayed / _BATCHES / batch_id) or any(_flat_of(layout, batch_id))
 
 
 def of_batch(layout: Layout, batch_id: str) -> list[Delayed]:
-    """The batch's delayed tickets, soonest first."""
+    """Return the batch's delayed tickets, soonest first."""
     return sorted([*_in(layout.delayed / _BATCHES / batch_id), *_flat_of(layout, batch_id)])
 
 
 def every(layout: Layout) -> list[Delayed]:
-    """Every delayed ticket, soonest first."""
+    """Return every delayed ticket, soonest first."""
     top = layout.delayed / _BATCHES
     return sorted([*_in(layout.delayed), *(each for batch_id in members.names(top) for each in _in(top / batch_id))])
 
 
 def batch_of(path: Path) -> str | None:
-    """The batch of a delayed ticket; None where the file is named otherwise."""
+    """Return the batch of a delayed ticket; None where the file is named otherwise."""
     found = _parse(path.parent, path.name, 0.0)
     return None if found is None else found.batch_id
 
@@ -132,14 +132,14 @@ def batch_of(path: Path) -> str | None:
 
 
 def next_at(layout: Layout, now: float) -> float | None:
-    """When a pass may find something to do here; None for never."""
+    """Tell when a pass may find something to do here; None for never."""
     if is_out_of_order(layout, now):
         return now
     return next((found.at for found in _walk(layout, now)), None)
 
 
 def is_out_of_order(layout: Layout, now: float) -> bool:
-    """Whether a pass is to go through all tickets first."""
+    """Tell whether a pass is to go through all tickets first."""
     listed = members.names(layout.delayed)
     if any(_parse(layout.delayed, name, now) for name in listed):
         return True
@@ -212,7 +212,7 @@ def _clear(layout: Layout) -> None:
 
 
 def _walk(layout: Layout, now: float) -> Iterator[Delayed]:
-    """The tickets that the hints lead to, in order; lists no more than it must."""
+    """Return the tickets that the hints lead to, in order; lists no more than it must."""
     for second in _seconds(layout.delayed / _DUE, 3):
         for name in members.names(second):
             found = _parse(second, name, now)
@@ -232,12 +232,12 @@ def _seconds(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _name(at: float, delay: float, ticket: str) -> str:
-    """How a delayed ticket is named; it sorts by when that is due."""
+    """Tell how a delayed ticket is named; it sorts by when that is due."""
     return f"{int(at * 1000):014d}-{int(delay * 1000)}.{ticket}"
 
 
 def _parse(folder: Path, listed: str, now: float) -> Delayed | None:
-    """What a name says; None where it is no delayed ticket's."""
+    """Tell what a name says; None where it is no delayed ticket's."""
     when, _, ticket = listed.partition(".")
     said = _WHEN.fullmatch(when)
     if said is None or not tickets.is_name(ticket):
@@ -256,7 +256,7 @@ def _in(folder: Path) -> Iterator[Delayed]:
 
 
 def _flat_of(layout: Layout, batch_id: str) -> Iterator[Delayed]:
-    """What an earlier version wrote of the batch."""
+    """Tell what an earlier version wrote of the batch."""
     return (each for each in _in(layout.delayed) if each.batch_id == batch_id)
 
 

@@ -261,7 +261,7 @@ def ended(layout: Layout) -> list[Path]:
 
 
 def has_any(layout: Layout, batch_id: str, besides: str = "") -> bool:
-    """Whether anything of the batch is ready, runs, or waits to be settled.
+    """Tell whether anything of the batch is ready, runs, or waits to be settled.
 
     Args:
         besides: name of an ended ticket that does not count.
@@ -274,12 +274,12 @@ def has_any(layout: Layout, batch_id: str, besides: str = "") -> bool:
 
 
 def is_name(name: str) -> bool:
-    """Whether a file is named as a ticket."""
+    """Tell whether a file is named as a ticket."""
     return _NAME.fullmatch(name) is not None
 
 
 def _tickets(listed: list[str]) -> list[str]:
-    """Those of the names that are tickets'."""
+    """Return those of the names that are tickets'."""
     return [name for name in listed if is_name(name)]
 
 

@@ -57,14 +57,14 @@ class AgentKeys(NamedTuple):
 
 
 def provider_keys(provider: str) -> tuple[str, ...]:
-    """The variables that clients of a provider read, the usual one first; none where Harbor knows no such provider."""
+    """Return the variables that clients of a provider read, the usual one first; none where Harbor knows no such provider."""
     known = _providers()
     names = _names(next((known[name] for name in _spellings(provider) if name in known), None))
     return tuple(sorted(names, key=lambda name: name != _USUAL.get(provider)))
 
 
 def _spellings(provider: str) -> list[str]:
-    """The names of a provider, as its model is written and as Harbor's table may have it."""
+    """Return the names of a provider, as its model is written and as Harbor's table may have it."""
     return [provider, *(name for pair in _ALIASES.items() if provider in pair for name in pair)]
 
 
@@ -108,7 +108,7 @@ def looked_for(agent: Mapping[str, Any]) -> AgentKeys | None:
 
 
 def read_by(agent: Mapping[str, Any]) -> tuple[str, ...]:
-    """All variables of this host that Harbor's own tables name for an agent: keys, endpoints, and what goes with them."""
+    """Return all variables of this host that Harbor's own tables name for an agent: keys, endpoints, and what goes with them."""
     name, model = agent.get("name"), agent.get("model_name")
     if agent.get("import_path") or not isinstance(name, str):
         return ()

@@ -111,7 +111,7 @@ def _parse(arguments: Sequence[str], own: Callable[..., Any], theirs: Callable[.
 
 
 def _document(config: Any) -> dict[str, Any]:
-    """What was said, as a table: secrets by name, as Harbor itself writes them into its own files."""
+    """Tell what was said, as a table: secrets by name, as Harbor itself writes them into its own files."""
     options: dict[str, Any] = {"mode": "json", "exclude_unset": True, "exclude_none": True}
     made: dict[str, Any] = config.model_dump(**options, context={"redact_sensitive_env": False})
     made["n_concurrent_trials"] = config.n_concurrent_trials

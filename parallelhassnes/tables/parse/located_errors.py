@@ -71,7 +71,7 @@ class Problems:
         self.add(at, f"unknown {what} {_short(value)}", fix)
 
     def add_validation(self, at: str, error: ValidationError) -> None:
-        """The errors of a pydantic model whose input stands at ``at``.
+        """Add the errors of a pydantic model whose input stands at ``at``.
 
         Unknown keys are left out: ``tables.parse.field_names`` reports them, with the nearest known one. Values are never
         repeated, because they may be secrets.
