@@ -5,29 +5,23 @@ import contextlib
 import functools
 import os
 import signal
-import subprocess
 import time
 import uuid
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple
 
 from parallelhassnes.sandbox import keeper
-from parallelhassnes.sandbox.engines.blueprint import SandboxLaunch, search_path
-from parallelhassnes.sandbox.root_layout import UMASK
+from parallelhassnes.sandbox.engines.blueprint import SandboxLaunch
+from parallelhassnes.sandbox.keeper_process import KeeperProcess, NotStarted
 from parallelhassnes.sandbox.streams import Listener, PipeReader
 
-_START_SEC = 30.0
 _STOP_SEC = 5.0
 _KILL_SEC = 5.0
-_DYING_SEC = 2.0
 # Docker lets go of an exec two seconds after its process has ended, whoever still holds its pipes. The same here, and
 # at once when nothing more comes.
 _LINGER_SEC = 2.0
 _QUIET_SEC = 0.2
-_PF_EXITING = 0x4
-"""Of a process's flags (field 9 of ``/proc/PID/stat``): it has begun to end; a zombie has it, too."""
 _KILLED = 128 + signal.SIGKILL
 
 
@@ -47,13 +41,12 @@ class Finished(NamedTuple):
 class Box:
     """A sandbox that runs."""
 
-    def __init__(self, process: asyncio.subprocess.Process, folder: Path, owner: int | None) -> None:
+    def __init__(self, process: KeeperProcess, folder: Path, owner: int | None) -> None:
         self._process = process
         self._folder = folder
         self._owner = owner
         self._number = 0
         self._left: list[PipeReader] = []
-        self._gone: asyncio.Task[int] = asyncio.create_task(process.wait())
 
     @classmethod
     async def start(cls, name: str, launch: SandboxLaunch, folder: Path, owner: int | None) -> "Box":
@@ -64,26 +57,12 @@ class Box:
             folder: shared with the keeper, mounted by the blueprint.
             owner: whom the files in it are given to.
 
-        Raises SandboxError, and TimeoutError where nothing happens for ``_START_SEC``.
+        Raises SandboxError, and TimeoutError where nothing happens for long.
         """
         try:
-            process = await _start(launch)
-        except subprocess.SubprocessError as error:
-            raise SandboxError(f"{name} could not make a sandbox: {error}") from error
-        stdout = cast("asyncio.StreamReader", process.stdout)
-        stderr = cast("asyncio.StreamReader", process.stderr)
-        try:
-            async with asyncio.timeout(_START_SEC):
-                ready = await stdout.readline() == b"ready\n"
-                said = b"" if ready else await stderr.read(4096)
-        except BaseException:
-            process.kill()
-            raise
-        if not ready:
-            await process.wait()
-            reason = " ".join(said.decode(errors="replace").split())
-            raise SandboxError(f"{name} could not make a sandbox: {reason or 'it ended'}")
-        return cls(process, folder, owner)
+            return cls(await KeeperProcess.start(launch), folder, owner)
+        except NotStarted as error:
+            raise SandboxError(f"{name} could not make a sandbox: {str(error) or 'it ended'}") from error
 
     async def run(
         self,
@@ -135,7 +114,7 @@ class Box:
             self._tell(job.name)
             async with asyncio.timeout(timeout_sec):
                 listening = asyncio.gather(*(stream.listen(listener) for stream in job.streams if listener is not None))
-                await asyncio.wait({job.status.ended, self._gone}, return_when="FIRST_COMPLETED")
+                await asyncio.wait({job.status.ended, self._process.ended}, return_when="FIRST_COMPLETED")
                 await job.settle()
                 await listening
         except BaseException:
@@ -146,80 +125,36 @@ class Box:
         finally:
             job.remove_files()
         self._left += [stream for stream in job.streams if not stream.ended.done()]
-        if job.code is None and self._gone.done():
+        if job.code is None and self._process.ended.done():
             job.close()
             raise SandboxError("the sandbox has ended")
         return Finished(_KILLED if job.code is None else job.code, *job.streams)
 
     def processes(self) -> list[int]:
         """Return the keeper, as the host numbers it: all there is in the sandbox before the first job."""
-        return _children(self._process.pid)
+        return self._process.processes()
 
     def death(self) -> str | None:
-        """Tell how the sandbox has ended by itself, in a line; None while it lives.
-
-        The process around the keeper has memory to give back, so it may end some time after the keeper.
-        """
-        deadline = time.monotonic() + _DYING_SEC
-        while (code := self._exit_code()) is None:
-            if not self._is_ending():
-                return None
-            if time.monotonic() > deadline:
-                return "the sandbox died under the trial"
-            time.sleep(0.01)
-        how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-        return f"the sandbox died under the trial ({how})"
-
-    def _exit_code(self) -> int | None:
-        """Of the process around the keeper, as the kernel has it, for the loop may not have heard of it yet."""
-        try:
-            if self._gone.done():
-                return self._gone.result()
-            found = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-        except ChildProcessError:  # the loop hears of it in this moment
-            return None
-        if found is None:
-            return None
-        return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
-
-    def _is_ending(self) -> bool:
-        keeper = self.processes()
-        return not keeper or any(_is_ending(pid) for pid in (self._process.pid, *keeper))
+        """Tell how the sandbox has ended by itself, in a line; None while it lives."""
+        return self._process.death()
 
     def _tell(self, name: str) -> None:
-        stdin = self._process.stdin
-        if stdin is None or stdin.is_closing() or self._gone.done():
-            raise SandboxError("the sandbox has ended")
-        stdin.write(f"{name}\n".encode())
+        gone = "the sandbox has ended"
+        if self._process.is_let_go or self._process.ended.done():
+            raise SandboxError(gone)
+        try:
+            self._process.tell(name)
+        except OSError as error:
+            raise SandboxError(gone) from error
 
     async def stop(self) -> None:
         """End the sandbox and everything in it; returns when nothing of it is left."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        self._process.let_go()
         for stream in self._left:
             stream.close()
-        await asyncio.wait({self._gone}, timeout=_STOP_SEC)
-        if not self._gone.done():
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-        await self._gone
-
-
-async def _start(launch: SandboxLaunch) -> asyncio.subprocess.Process:
-    with launch, warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads beside a fork
-        return await asyncio.create_subprocess_exec(
-            *launch.argv,
-            env={"PATH": search_path()},
-            cwd="/",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=launch.prepare,
-            umask=UMASK,
-            pass_fds=launch.handles,
-        )
+        await asyncio.wait({self._process.ended}, timeout=_STOP_SEC)
+        self._process.kill()
+        await self._process.ended
 
 
 class _JobPipes:
@@ -302,28 +237,6 @@ class _JobPipes:
 
 def _same(stream: PipeReader) -> PipeReader:
     return stream
-
-
-def _children(pid: int) -> list[int]:
-    """Return the processes started by a process."""
-    known = Path(f"/proc/{pid}/task/{pid}/children")
-    if known.exists():  # not in every kernel
-        return [int(child) for child in known.read_text(encoding="ascii").split()]
-    found: list[int] = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has ended
-            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            if int(fields[1]) == pid:
-                found.append(int(stat.parent.name))
-    return found
-
-
-def _is_ending(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return True
-    return bool(int(stat.rpartition(")")[2].split()[6]) & _PF_EXITING)
 
 
 def _kill(job: _JobPipes, mark: str) -> None:

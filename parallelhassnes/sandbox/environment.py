@@ -36,6 +36,7 @@ from parallelhassnes.sandbox.engines import choice, kernel, seccomp
 from parallelhassnes.sandbox.image import dockerfile
 from parallelhassnes.sandbox.image.copying import CopyError
 from parallelhassnes.sandbox.network import MODES, NEEDS_NETWORK, NO_PASTA, Mode, has_pasta
+from parallelhassnes.sandbox.programs import READ_ONLY_BIN
 
 NOT_ISOLATED = (
     "the kernel is the host's",
@@ -477,7 +478,7 @@ class SandboxEnvironment(BaseEnvironment):
         built = self._running()
         if self._verifier is not None:
             built = built._replace(box=self._verifier)
-        return built, {"PATH": dockerfile.PATH, "HOME": owners.ROOT.home}
+        return built, {"PATH": READ_ONLY_BIN, "HOME": owners.ROOT.home}
 
 
 def _of_task(environment_dir: Path) -> ways.Way | None:

@@ -17,7 +17,11 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
+from parallelhassnes.sandbox.programs import program
+
 INSIDE = "/run/sandbox"
+READY = b"ready"
+"""The line by which a keeper says that it is."""
 MARK = "SANDBOX_JOB"
 """Environment variable that every process of a job inherits: how a whole tree is found that must be killed."""
 
@@ -28,9 +32,13 @@ set -m
 while IFS= read -r n; do
   . "./$n.sh" <"$n.in" >"$n.out" 2>"$n.err" 3>"$n.rc" &
 done"""
-KEEPER = ("bash", "--norc", "--noprofile", "-c", _LOOP)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FIXED = frozenset({"BASHOPTS", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "UID"})
+
+
+def keeper_argv() -> tuple[str, ...]:
+    """Return the program of a keeper."""
+    return (program("bash"), "--norc", "--noprofile", "-c", _LOOP)
 
 
 def script(command: str, *, cwd: str, env: Mapping[str, str], become: Sequence[str] = ()) -> str:
@@ -39,7 +47,7 @@ def script(command: str, *, cwd: str, env: Mapping[str, str], become: Sequence[s
     ``become``: a command in front of it that changes the user.
     """
     plain, odd = _exports(env)
-    argv = [*become, *(["env", *odd] if odd else []), "bash", "-c", command]
+    argv = [*become, *([program("env"), *odd] if odd else []), program("bash"), "-c", command, "bash"]
     return _job(plain, cwd, shlex.join(argv))
 
 

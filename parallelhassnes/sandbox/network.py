@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from parallelhassnes.sandbox.engines.blueprint import search_path
 from parallelhassnes.sandbox.engines.spaces import Spaces
 from parallelhassnes.sandbox.engines.trigger import Trigger, is_over, let_go_on, question
 from parallelhassnes.sandbox.engines.unshare import watch_over
+from parallelhassnes.sandbox.programs import search_path
 
 type Mode = Literal["private", "host", "none"]
 MODES = ("private", "host", "none")
@@ -46,6 +46,8 @@ _NOISE = "to syslog"
 _READY_SEC = 10.0
 _LOCAL = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "[::1]"}  # noqa: S104
 _RESOLV = Path("/etc/resolv.conf")
+_NAMESERVER = re.compile(r"^\s*nameserver\s+(\S+)", re.MULTILINE)
+_ADDRESS = re.compile(r"(\d+\.){3}\d+")
 
 
 def has_pasta() -> bool:
@@ -56,7 +58,7 @@ def has_pasta() -> bool:
 def resolver_is_local() -> bool:
     """Tell whether the host asks for names at an address of its loopback."""
     text = _RESOLV.read_text(encoding="utf-8", errors="replace") if _RESOLV.is_file() else ""
-    first = re.search(r"^\s*nameserver\s+(\S+)", text, re.MULTILINE)
+    first = _NAMESERVER.search(text)
     return first is not None and (first[1].startswith("127.") or first[1] == "::1")
 
 
@@ -66,7 +68,7 @@ def own_addresses() -> list[bytes]:
     with contextlib.suppress(OSError):
         lines = Path("/proc/self/net/fib_trie").read_text(encoding="ascii").splitlines()
         for before, line in itertools.pairwise(lines):
-            if "/32 host LOCAL" in line and (address := re.search(r"(\d+\.){3}\d+", before)):
+            if "/32 host LOCAL" in line and (address := _ADDRESS.search(before)):
                 found.add(socket.inet_pton(socket.AF_INET, address[0]))
     with contextlib.suppress(OSError):  # no IPv6
         for line in Path("/proc/self/net/if_inet6").read_text(encoding="ascii").splitlines():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parallelhassnes import walk
+from parallelhassnes.sandbox.programs import program
 
 
 def give(folder: Path, user: int, group: int | None = None) -> None:
@@ -66,7 +67,7 @@ class Account(NamedTuple):
         if self.uid == 0:
             return ()
         groups = "--init-groups" if self.name else "--clear-groups"
-        return ("setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", groups, "--")
+        return (program("setpriv"), f"--reuid={self.uid}", f"--regid={self.gid}", groups, "--")
 
 
 ROOT = Account("root", 0, 0, "/root")

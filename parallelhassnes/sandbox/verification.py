@@ -27,7 +27,7 @@ from parallelhassnes.sandbox.build import TESTS, VERIFIER_LOGS, Built
 from parallelhassnes.sandbox.engines import kernel, seccomp, unshare
 from parallelhassnes.sandbox.engines.blueprint import CAPABILITIES, SandboxLaunch
 from parallelhassnes.sandbox.engines.trigger import Trigger
-from parallelhassnes.sandbox.keeper import INSIDE, KEEPER
+from parallelhassnes.sandbox.keeper import INSIDE, keeper_argv
 
 type Way = Literal["isolated", "clean", "shared"]
 WAYS: tuple[Way, ...] = ("isolated", "clean", "shared")
@@ -51,7 +51,9 @@ async def start(built: Built) -> Box:
     ]
     program = seccomp.program()
     with built.network.trigger() as trigger:
-        launch = SandboxLaunch(KEEPER, lambda: _prepare(built, handles, program, trigger), own=handles)
+        launch = SandboxLaunch(
+            keeper_argv(), lambda: _prepare(built, handles, program, trigger), own=handles, leaves_it=True
+        )
         return await Box.start("a verifier's", launch, built.scratch / "shared-verifier", built.spaces.owner)
 
 
@@ -68,7 +70,7 @@ def _prepare(built: Built, handles: list[int], program: bytes, trigger: Trigger 
     kernel.unshare_mounts()
     for target in _COVERED:
         kernel.unmount(target)
-    unshare.stay_behind()
+    unshare.leave_behind()
     unshare.confine(given, (*CAPABILITIES, MORE), program, trigger)
 
 

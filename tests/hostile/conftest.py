@@ -62,8 +62,12 @@ class Row:
         """Where the last sandbox had its trial."""
         return self._folder / str(self._count)
 
-    def run(self, *commands: str, **options) -> dict:
-        """Run commands in a fresh sandbox: ``said`` by each, the ``record``, and what is ``left`` in the trial's folder."""
+    def run(self, *commands: str, path: str = os.environ["PATH"], **options) -> dict:
+        """Run commands in a fresh sandbox: ``said`` by each, the ``record``, and what is ``left`` in the trial's folder.
+
+        Args:
+            path: the ``PATH`` of who starts it.
+        """
         self._count += 1
         place = self._folder / str(self._count)
         for folder in (place, place / "tmp"):
@@ -71,7 +75,7 @@ class Row:
             self._maker.give(folder)
         asked = {
             "folder": str(place),
-            "env": {**os.environ, "TMPDIR": str(place / "tmp"), "HARBOR_TELEMETRY": "0"},
+            "env": {**os.environ, "PATH": path, "TMPDIR": str(place / "tmp"), "HARBOR_TELEMETRY": "0"},
             "commands": commands,
             "options": {"engine": self.engine, **options},
         }

@@ -1,6 +1,7 @@
 """A reward comes from the verifier: not from what an agent has left, whether a file, a link or a process."""
 
 import json
+import os
 
 import pytest
 
@@ -93,6 +94,20 @@ def test_files_and_links_that_are_left_are_not_there(row):
     assert trial["reward"] == "0\n"
     assert trial["stdout"] == "test-stdout.txt\n"
     assert set(trial["verifier"]) == {"reward.txt", "test-stdout.txt"}
+
+
+@pytest.mark.parametrize("own", ["/root/.local/bin", "/home/me/bin", "/opt/tool/bin"])
+def test_no_program_of_the_agents_is_run_for_the_verifier(row, own):
+    """Whoever starts the trial may have folders in ``PATH`` that are the agent's to write inside, and so may the task's image."""
+    plant = f"""mkdir -p {own}
+for name in bash sh env setpriv nsenter; do
+  printf '#!/bin/sh\\necho "$0" >>/tmp/seen\\nexec /usr/bin/%s "$@"\\n' $name >{own}/$name
+  chmod 755 {own}/$name
+done"""
+    image = f"FROM debian\nENV PATH={own}:$PATH\n"
+    trial = _verified(row, plant, path=f"{own}:{os.environ['PATH']}", dockerfile=image)
+    assert trial["reward"] == "0\n"
+    assert trial["seen"] == ""
 
 
 def test_what_is_no_plain_file_goes_before_it_is_read(row):

@@ -255,6 +255,28 @@ def test_kill_9_of_the_harness_ends_everything(maker, engine):
             os.kill(pid, signal.SIGKILL)
 
 
+def test_nothing_stays_around_a_keeper_but_what_an_engine_needs(maker):
+    """A copy of this process, which waited there, would keep all that this process has changed since."""
+
+    async def go():
+        before = own()
+        async with maker.running() as environment:
+            await environment.exec("true")
+            (keeper,) = environment._built.box.processes()
+            return [name_of(pid) for pid in own() - before], keeper in own()
+
+    def name_of(pid: int) -> str:
+        return Path(os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0])).name
+
+    def own() -> set[int]:
+        tasks = [task / "children" for task in Path("/proc/self/task").iterdir()]
+        return {int(pid) for children in tasks for pid in children.read_text().split()}
+
+    around, is_ours = asyncio.run(go())
+    assert is_ours is (maker.engine == "unshare")
+    assert around == ["bash" if is_ours else "bwrap"]
+
+
 @pytest.mark.skipif(not ROOT, reason="needs root: other users exist only for root")
 def test_users(maker):
     async def go():

@@ -278,14 +278,16 @@ def test_a_sandbox_that_is_killed_under_a_trial_is_the_hosts_fault(tmp_path):
     assert "the sandbox died under the trial" in report["failure"]["line"]
 
 
-@pytest.mark.namespaces
+@pytest.mark.bubblewrap
 def test_a_sandbox_is_dead_when_its_keeper_is_however_long_the_process_around_it_takes(tmp_path):
     """Giving back its memory took longer than Harbor needs to go on with what cannot work any more."""
     task = make_task(tmp_path, solution="touch /logs/agent/begun; exec sleep 60")
-    attempt = make_attempt(tmp_path, "trial", trial_spec(task, environment=SANDBOX))
+    attempt = make_attempt(
+        tmp_path, "trial", trial_spec(task, environment={**SANDBOX, "kwargs": {"engine": "bubblewrap"}})
+    )
     pid = fork_worker(attempt)
     until((attempt.dir / "trial" / "agent" / "begun").exists)
-    keeper = next(child for child in processes_of(pid) if b"echo ready" in command_of(child))
+    _, keeper, *_ = (child for child in processes_of(pid) if b"echo ready" in command_of(child))
     around = int(status_of(keeper)[1])
     os.kill(around, signal.SIGSTOP)
     os.kill(keeper, signal.SIGKILL)

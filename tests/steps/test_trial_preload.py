@@ -12,9 +12,10 @@ from harness import TEMP, make_task, trial_spec
 pytestmark = pytest.mark.harbor
 
 PROGRAM = """
-import asyncio, json, sys, threading
+import asyncio, json, re, sys, threading
 from pathlib import Path
 from harness import make_attempt
+from pydantic._internal import _model_construction
 from parallelhassnes.steps import registry
 
 root, spec = Path(sys.argv[1]), json.loads(sys.argv[2])
@@ -26,9 +27,29 @@ threads = threading.active_count()
 loop = asyncio.get_event_loop_policy()._local._loop
 litellm = "litellm" in sys.modules
 before = set(sys.modules)
+made = []
+
+
+def noted(owner, name):
+    was = getattr(owner, name)
+
+    def act(what, *args, **kwargs):
+        made.append(f"{name} {what}")
+        return was(what, *args, **kwargs)
+
+    setattr(owner, name, act)
+
+
+started = []
+sys.addaudithook(lambda event, _: event in {"os.fork", "os.posix_spawn", "subprocess.Popen"} and started.append(event))
+if keeper_process := sys.modules.get("parallelhassnes.sandbox.keeper_process"):
+    tell = keeper_process.KeeperProcess.tell
+    keeper_process.KeeperProcess.tell = lambda self, line: (started.append("job"), tell(self, line))
+noted(re._compiler, "compile")
+noted(_model_construction, "complete_model_class")
 code = kind.work(attempt)
 new = sorted(set(sys.modules) - before)
-print(json.dumps([code, threads, loop is None, litellm, new]))
+print(json.dumps([code, threads, loop is None, litellm, new, made, started]))
 """
 
 
@@ -38,7 +59,7 @@ ENVIRONMENTS = [TEMP, {"import_path": SANDBOX}]
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS, ids=["temp", "sandbox"])
 @pytest.mark.parametrize("agent", ["oracle", "nop"])
-def test_a_trial_imports_nothing_after_preload(tmp_path, agent, environment):
+def test_a_trial_imports_and_compiles_nothing_after_preload(tmp_path, agent, environment):
     if find_spec("parallelhassnes.sandbox") is None and environment is not TEMP:
         pytest.skip("this checkout has no sandbox environment")
     spec = trial_spec(make_task(tmp_path), agent, environment)
@@ -50,9 +71,14 @@ def test_a_trial_imports_nothing_after_preload(tmp_path, agent, environment):
         timeout=100,
     )
     assert done.returncode == 0, done.stderr
-    code, threads, no_loop, litellm, new = json.loads(done.stdout)
+    code, threads, no_loop, litellm, new, made, started = json.loads(done.stdout)
     assert (code, threads, no_loop, litellm) == (0, 1, True, False)
     assert new == []
+    assert [each for each in made if not each.startswith("compile (?s:")] == []  # but pathlib's own, for ``rglob``
+    if environment is not TEMP:
+        # A keeper for the agent and one for the verifier; what Harbor runs in them.
+        jobs = ["job"] * (4 if agent == "oracle" else 2)
+        assert sorted(started) == [*jobs, *["subprocess.Popen"] * 2]
 
 
 AGENTS = """

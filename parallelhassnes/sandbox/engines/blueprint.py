@@ -2,15 +2,18 @@
 
 import contextlib
 import os
+import subprocess
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol
 
 from parallelhassnes.sandbox.engines import kernel
 from parallelhassnes.sandbox.engines.spaces import Spaces
 from parallelhassnes.sandbox.engines.trigger import Trigger
-from parallelhassnes.sandbox.root_layout import MEMORY_SIZE, EmptyPlace, Mount, make
+from parallelhassnes.sandbox.programs import search_path
+from parallelhassnes.sandbox.root_layout import MEMORY_SIZE, UMASK, EmptyPlace, Mount, make
 
 HOSTNAME = "sandbox"
 # What root in a sandbox keeps, over what belongs to the sandbox. Not in it: SYS_ADMIN (mounts, so read-only stays
@@ -98,13 +101,33 @@ class SandboxLaunch:
     """Descriptors that the program inherits."""
     own: Sequence[int] = ()
     """Descriptors to close once the program has started."""
+    leaves_it: bool = False
+    """The process that is started leaves the keeper behind as our own child, says its number in a line, and ends; else it is around it."""
 
-    def __enter__(self) -> Self:
-        return self
+    def popen(self, stdin: int) -> "subprocess.Popen[bytes]":
+        """Start it, once. Raises OSError, subprocess.SubprocessError."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of threads beside a fork
+                return subprocess.Popen(
+                    self.argv,
+                    env={"PATH": search_path()},
+                    cwd="/",
+                    stdin=stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                    preexec_fn=self.prepare,  # noqa: PLW1509 - it is what makes the sandbox
+                    umask=UMASK,
+                    pass_fds=self.handles,
+                )
+        finally:
+            for handle in self.own:
+                os.close(handle)
 
-    def __exit__(self, *_: object) -> None:
-        for handle in self.own:
-            os.close(handle)
+    def left_in(self, words: Sequence[bytes]) -> int | None:
+        """Return the number of the keeper that was left behind, from what was printed; None for one that was not, or not yet."""
+        return next((int(word) for word in words if word.isdigit()), None) if self.leaves_it else None
 
 
 class Engine(Protocol):
@@ -124,8 +147,3 @@ class Engine(Protocol):
 def proc_entries(names: Sequence[str]) -> list[str]:
     """Return those of ``/proc`` that this kernel has."""
     return [f"/proc/{name}" for name in names if Path("/proc", name).exists()]
-
-
-def search_path() -> str:
-    """Tell where the engines' programs are looked for: ``PATH``, and the folders that a bare one leaves out."""
-    return os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"

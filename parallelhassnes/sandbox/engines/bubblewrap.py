@@ -12,7 +12,8 @@ from parallelhassnes.sandbox.engines.blueprint import (
     SandboxLaunch,
     proc_entries,
 )
-from parallelhassnes.sandbox.keeper import KEEPER
+from parallelhassnes.sandbox.keeper import keeper_argv
+from parallelhassnes.sandbox.programs import program
 
 
 class Bubblewrap:
@@ -33,8 +34,8 @@ class Bubblewrap:
         argv += ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL"]
         for capability in (*CAPABILITIES, "setpcap"):  # to give up more for ever, this one too
             argv += ["--cap-add", f"CAP_{capability.upper()}"]
-        if program := seccomp.program():
-            own = [_file(program)]
+        if calls := seccomp.program():
+            own = [_file(calls)]
             argv += ["--seccomp", str(own[0])]
         argv += ["--bind", str(blueprint.root), "/"]
         options = {"ro": "--ro-bind", "rw": "--bind", "hide": "--ro-bind"}
@@ -49,9 +50,9 @@ class Bubblewrap:
             argv += ["--ro-bind", str(blueprint.scratch / cover), path]
         argv += ["--chdir", "/"]
         if owner is not None:
-            argv += ["nsenter", f"--user=/proc/self/fd/{user}", "--setuid=0", "--setgid=0"]
+            argv += [program("nsenter"), f"--user=/proc/self/fd/{user}", "--setuid=0", "--setgid=0"]
         bounding = "-all," + ",".join(f"+{name}" for name in CAPABILITIES)
-        argv += ["setpriv", "--no-new-privs", "--pdeathsig=KILL", "--inh-caps=-all", "--ambient-caps=-all"]
+        argv += [program("setpriv"), "--no-new-privs", "--pdeathsig=KILL", "--inh-caps=-all", "--ambient-caps=-all"]
         argv.append(f"--bounding-set={bounding}")
 
         def prepare() -> None:
@@ -66,7 +67,7 @@ class Bubblewrap:
             if blueprint.trigger is not None:
                 blueprint.trigger.install()
 
-        return SandboxLaunch([*argv, *KEEPER], prepare, [*handles, *own], own)
+        return SandboxLaunch([*argv, *keeper_argv()], prepare, [*handles, *own], own)
 
 
 def _file(content: bytes) -> int:

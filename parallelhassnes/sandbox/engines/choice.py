@@ -10,21 +10,22 @@ of the harness. After it has started, no process ever enters the sandbox from ou
 ``/lib64`` or ``/etc/ld.so.preload`` is never run with more rights than the agent has.
 """
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from parallelhassnes.sandbox import keeper, owners
 from parallelhassnes.sandbox.engines import spaces
-from parallelhassnes.sandbox.engines.blueprint import Blueprint, Engine, search_path
+from parallelhassnes.sandbox.engines.blueprint import Blueprint, Engine
 from parallelhassnes.sandbox.engines.bubblewrap import Bubblewrap
 from parallelhassnes.sandbox.engines.unshare import Unshare
-from parallelhassnes.sandbox.root_layout import UMASK, RootFolder
+from parallelhassnes.sandbox.programs import search_path
+from parallelhassnes.sandbox.root_layout import RootFolder
 
 ENGINES: dict[str, Engine] = {"unshare": Unshare(), "bubblewrap": Bubblewrap()}
 """In the order in which they are tried: the first costs less, and has Landlock."""
@@ -88,28 +89,24 @@ def _try(engine: Engine) -> str | None:
             owners.give(scratch, given.owner)
         places = [*root.places.values()]
         blueprint = Blueprint(root.path, mounts, scratch, given, (), root.in_memory, places)
-        with given, engine.launch(blueprint) as launch:
+        with given:
+            launch = engine.launch(blueprint)
             try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", DeprecationWarning)  # of threads beside a fork
-                    done = subprocess.run(
-                        launch.argv,
-                        stdin=subprocess.DEVNULL,
-                        capture_output=True,
-                        env={"PATH": search_path()},
-                        timeout=_PROBE_SEC,
-                        check=False,
-                        preexec_fn=launch.prepare,
-                        umask=UMASK,
-                        pass_fds=launch.handles,
-                    )
-            except subprocess.TimeoutExpired:
-                return f"did not start within {_PROBE_SEC} s"
+                process = launch.popen(subprocess.DEVNULL)
             except (OSError, subprocess.SubprocessError) as error:
                 return str(error)
-    if done.stdout == b"ready\n":
+            try:
+                out, err = process.communicate(timeout=_PROBE_SEC)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                return f"did not start within {_PROBE_SEC} s"
+    words = out.split()
+    if left := launch.left_in(words):
+        os.waitpid(left, 0)
+    if keeper.READY in words:
         return None
-    return " ".join(done.stderr.decode(errors="replace").split()) or f"exit status {done.returncode}"
+    return " ".join(err.decode(errors="replace").split()) or f"exit status {process.returncode}"
 
 
 def advice() -> str:

@@ -39,13 +39,16 @@ _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 _HERE, _EMPTY_PATH, _CLONE_TREE, _IDMAP = -100, 0x1000, 0x80001, 0x100000
 _NEW_ROUTE, _CREATE = 24, 0x1 | 0x4 | 0x400
-_CLONE_VM = 0x100
+_CLONE_VM, _CLONE_PARENT = 0x100, 0x8000
+_CLONE = {"x86_64": 56, "aarch64": 220, "riscv64": 220, "ppc64le": 120, "s390x": 120}
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _mount, _umount2, _prctl, _capset = _libc.mount, _libc.umount2, _libc.prctl, _libc.capset
 _syscall = _libc.syscall
 _clone = _libc.clone
+_syscall_held = ctypes.PyDLL(None, use_errno=True).syscall
+"""With the interpreter's lock kept, which a copy of this process could not take again."""
 _clone.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 _pause = ctypes.cast(_libc.pause, ctypes.c_void_p)
 _stack = ctypes.create_string_buffer(1 << 16)
@@ -90,6 +93,22 @@ def sleeper(namespaces: int) -> Iterator[int]:
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+def fork_beside() -> int:
+    """Fork a child that is no child of this process, but of its parent; return its number, and 0 in it.
+
+    Only for a process of one thread that has been forked itself: nothing is told of it to the C library, nor to Python.
+    """
+    number = _CLONE.get(platform.machine())
+    if number is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), "clone")
+    arguments = [ctypes.c_ulong(_CLONE_PARENT | signal.SIGCHLD), *[ctypes.c_ulong(0)] * 4]
+    if platform.machine() == "s390x":
+        arguments[:2] = reversed(arguments[:2])
+    child = int(_syscall_held(number, *arguments))
+    _check(min(child, 0), "clone")
+    return child
 
 
 def unshare_mounts() -> None:

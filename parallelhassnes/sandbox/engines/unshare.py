@@ -1,7 +1,8 @@
 """Sandboxes by the kernel's own calls: the process that becomes the keeper makes them itself, between fork and exec.
 
-Two processes: the outer one waits and dies with its parent, the inner one is the first of the new pid namespace. What the
-inner one does after its root is the sandbox's must import and load nothing: a trial's files are there.
+Two processes: the first makes the namespaces and a child of its own parent, and ends, for to wait beside it would keep a copy of all
+that its parent has changed since. That child is the first of the new pid namespace. What it does after its root is the sandbox's must
+import and load nothing: a trial's files are there.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from parallelhassnes.sandbox.engines.blueprint import (
 )
 from parallelhassnes.sandbox.engines.spaces import Spaces
 from parallelhassnes.sandbox.engines.trigger import Trigger
-from parallelhassnes.sandbox.keeper import KEEPER
+from parallelhassnes.sandbox.keeper import keeper_argv
 from parallelhassnes.sandbox.root_layout import inside
 
 _SEALED = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
@@ -58,7 +59,7 @@ class Unshare:
             kernel.pivot_here()
             confine(blueprint.spaces, CAPABILITIES, program, blueprint.trigger, kept_in=kept_in)
 
-        return SandboxLaunch(KEEPER, prepare)
+        return SandboxLaunch(keeper_argv(), prepare, leaves_it=True)
 
 
 def confine(
@@ -93,17 +94,17 @@ def _fork_into_namespaces(blueprint: Blueprint) -> None:
     blueprint.join()
     blueprint.begin_mounts()
     os.unshare(os.CLONE_NEWPID | os.CLONE_NEWIPC | os.CLONE_NEWUTS)
-    stay_behind()
+    leave_behind()
 
 
-def stay_behind() -> None:
-    """Fork, and return in the child; the parent ends when the child has, and the other way round."""
-    child = os.fork()
+def leave_behind() -> None:
+    """Return in a child of our parent, and end; the number of that child is a line of our standard output."""
+    child = kernel.fork_beside()
     if child == 0:
         kernel.die_with_parent()
         return
-    _forget()
-    _end_like(child)
+    os.write(1, b"%d\n" % child)
+    os._exit(0)
 
 
 def watch_over() -> None:
@@ -122,7 +123,7 @@ def watch_over() -> None:
     kernel.die_with_parent(signal.SIGTERM)
     if os.getppid() != before or signal.sigwait(watched) == signal.SIGTERM:
         os.kill(child, signal.SIGKILL)
-    _end_like(child)
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF)
 
 
 def _forget() -> None:
@@ -132,10 +133,6 @@ def _forget() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     os.closerange(0, _MANY)
-
-
-def _end_like(child: int) -> None:
-    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF)
 
 
 def _mount_all(blueprint: Blueprint, root: str) -> None:

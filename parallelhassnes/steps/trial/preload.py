@@ -1,19 +1,24 @@
-"""What a trial imports, imported before the fork.
+"""What a trial imports, imported before the fork, and what it would make of that, made.
 
 A forked worker shares these modules with its parent; whatever is missing here every worker imports
-again for itself, at twice the cost of the trial. A test runs a trial and compares ``sys.modules``
-before and after. litellm is left out on purpose (175 MB and seconds of CPU; only agents that call a
+again for itself, at twice the cost of the trial. A test runs a trial and compares ``sys.modules``, and what
+``re`` and pydantic have compiled, before and after. litellm is left out on purpose (175 MB and seconds of CPU; only agents that call a
 model from the host need it).
 """
 
 import contextlib
+import inspect
 import os
+import re
 import sys
 from collections.abc import MutableMapping
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
+from types import SimpleNamespace
 
-from parallelhassnes.plan import SANDBOX
+from parallelhassnes.plan import SANDBOX, TrialSpec
+from parallelhassnes.steps.trial import shared_heap, trial_paths
+from parallelhassnes.store.records import Control
 
 HARBOR_ENVIRONMENT = {
     # Each Harbor command would start a detached sender.
@@ -76,6 +81,9 @@ def preload() -> None:
         import_module(name)
     import_module(SANDBOX.partition(":")[0])
     _build_models()
+    _choose_task_files_plainly()
+    _compile_patterns()
+    shared_heap.make_immortal()
 
 
 def _build_models() -> None:
@@ -88,6 +96,31 @@ def _build_models() -> None:
         open_ends += model.__subclasses__()
         if model.__module__.startswith("harbor.") and not model.__pydantic_complete__:
             model.model_rebuild(raise_errors=False)
+    for own in (TrialSpec, Control):
+        own.model_rebuild()
+
+
+def _compile_patterns() -> None:
+    """Have ``re`` keep what it would compile at first use."""
+    from harbor.constants import ORG_NAME_PATTERN
+
+    for pattern in (ORG_NAME_PATTERN, trial_paths.NOT_OF_A_NAME):
+        re.compile(pattern)
+
+
+def _choose_task_files_plainly() -> None:
+    """Have Harbor tell by regular expressions which files of a task count, as each trial does for its hash.
+
+    Where there is Hyperscan, pathspec would have it compile the six patterns anew in each, which takes longer than all else of that.
+    """
+    from harbor.publisher import packager
+    from pathspec import PathSpec
+
+    if "backend" not in inspect.signature(PathSpec.from_lines).parameters:  # before pathspec 1.0
+        return
+    from_lines = partial(PathSpec.from_lines, backend="simple")
+    from_lines("gitignore", packager.DEFAULT_IGNORES)
+    vars(packager)["pathspec"] = SimpleNamespace(PathSpec=SimpleNamespace(from_lines=from_lines))
 
 
 @cache

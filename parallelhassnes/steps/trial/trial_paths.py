@@ -15,6 +15,7 @@ from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.failures import Phase
 from parallelhassnes.steps.step_types import StepAttempt
 
+NOT_OF_A_NAME = r"[^a-z0-9]+"
 TRIAL_DIR = "trial"
 ERROR_FILE = "worker_error.json"
 MAX_NAME = 48
@@ -49,10 +50,10 @@ def trial_name(attempt: StepAttempt) -> str:
     It becomes part of the name of a Compose project, so only letters, digits, ``_`` and ``-`` are in
     it, at most ``MAX_NAME`` of them.
     """
-    run_id = re.sub(r"[^a-z0-9]", "", attempt.run_id.lower())
+    run_id = re.sub(NOT_OF_A_NAME, "", attempt.run_id.lower())
     task = str(attempt.step.spec.get("task_name", "")).rsplit("/", 1)[-1].lower()
     room = max(0, MAX_NAME - len(run_id) - 2)
-    short = re.sub(r"[^a-z0-9]+", "-", task)[:room].strip("-")
+    short = re.sub(NOT_OF_A_NAME, "-", task)[:room].strip("-")
     return f"{short}__{run_id}" if short else run_id
 
 
