@@ -260,7 +260,7 @@ def ticket_of(job: JobSpec, step: StepSpec) -> tuple[Ticket, str]:
 
 
 def record_end(batch_dir: Path, job: JobSpec, step: StepSpec, now: StepNow) -> None:
-    """Return the ledger's line of an attempt's end, with the hash of its seal and what its report says (``steps.trial_data.ended_line``).
+    """Write the ledger's line of an attempt's end, with the hash of its seal and what its report says (``steps.trial_data.ended_line``).
 
     Whoever calls waits for the disk (``ledger.sync``) once it has written down all that it has.
     """

@@ -41,7 +41,7 @@ class _Settings:
 
 
 def set_durable(on: bool) -> None:
-    """Tell whether writes wait for the disk, for this process and those it forks."""
+    """Set whether writes wait for the disk, for this process and those it forks."""
     _Settings.durable = on
 
 
@@ -50,7 +50,7 @@ def is_durable() -> bool:
 
 
 def set_temp(folder: Path) -> None:
-    """Tell where content waits for its rename, for this process and those it forks; on the store's file system."""
+    """Set where content waits for its rename, for this process and those it forks; on the store's file system."""
     _Settings.temp = str(folder)
 
 

@@ -168,7 +168,7 @@ def _take_fence(found: Lines, run_id: str, document: dict[str, Any]) -> None:
 
 
 def _take_kept(found: Lines, document: dict[str, Any]) -> None:
-    """Tell what is kept of attempts, and how: an archive, tombstones."""
+    """Note what is kept of attempts, and how: an archive, tombstones."""
     if document["event"] == removals.EVENT:
         found.removed.update(removals.told_by(document))
     else:

@@ -75,7 +75,7 @@ def complete(ctx: Context) -> None:
 
 
 def _tell(batch_dir: Path, job_id: str, name: str) -> None:
-    """Return the ledger's line of an addition, with the hash that an audit compares."""
+    """Write the ledger's line of an addition, with the hash that an audit compares."""
     path = batch_dir / job_id / additions.FOLDER / name
     addition = additions.read(batch_dir / job_id, name)
     ledger.append(
