@@ -122,7 +122,7 @@ def _print(found: "Analysed", *, json: bool, wide: bool = False) -> None:
             sure = f"{said.confidence:.2f}" if said.confidence is not None else ""
             table.add_row(trial.trial, reward, said.engine, f"{what}{old}", sure, said.root_cause or "")
     console.widen(wide=wide)
-    console.show(table)
+    console.show(console.Page(table))
     for engine, counts in found.outcomes.items():
         told = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
         typer.echo(f"{engine}: {told}")

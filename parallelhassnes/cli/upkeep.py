@@ -451,7 +451,7 @@ def du(
             use.name, f"{use.bytes / 1e6:,.2f}", f"{use.files:,}", f"{use.attempts:,}" if use.attempts else ""
         )
     table.add_row("in all", f"{found.bytes / 1e6:,.2f}", f"{found.files:,}")
-    console.show(table)
+    console.show(console.Page(table))
 
 
 def explain_command(

@@ -21,8 +21,7 @@ from parallelhassnes.cli.options import (
 from parallelhassnes.cli.output import terminal
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
+    from parallelhassnes.cli.output.console import Page
     from parallelhassnes.store.layout import Layout
     from parallelhassnes.views.running import HeartbeatWatch
     from parallelhassnes.views.scoreboard_models import View
@@ -250,7 +249,7 @@ def _board(layout: "Layout", batch_id: str | None, watch: "HeartbeatWatch | None
     return batch_scoreboard(layout, batch_id, watch)
 
 
-def _rendered(layout: "Layout", batch_id: str | None, watch: "HeartbeatWatch | None" = None) -> "RenderableType":
+def _rendered(layout: "Layout", batch_id: str | None, watch: "HeartbeatWatch | None" = None) -> "Page":
     from parallelhassnes.cli.output import render_batch, render_system
     from parallelhassnes.views.scoreboard_models import BatchScoreboard, SystemScoreboard
 
@@ -264,7 +263,7 @@ def _rendered(layout: "Layout", batch_id: str | None, watch: "HeartbeatWatch | N
 def _watch(layout: "Layout", batch_id: str | None) -> None:
     from rich.live import Live
 
-    from parallelhassnes.cli.output.console import console
+    from parallelhassnes.cli.output.drawing import console
     from parallelhassnes.views.running import HeartbeatWatch
 
     watch = HeartbeatWatch()

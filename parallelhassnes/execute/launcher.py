@@ -32,6 +32,8 @@ PATIENCE_SEC = 0.2
 """For so long a process goes on with a pass that has taken over an attempt in it."""
 MOST_ACTS = 16
 """So much it does meanwhile for other attempts at most: settles, starts and passes together, each of bounded length."""
+_GARBAGE = 50_000
+"""Objects after which the collector looks for garbage, in a process that has loaded what it needs."""
 _launched: set[int] = set()
 
 
@@ -202,6 +204,7 @@ def _freeze_heap() -> None:
     if len(sys.modules) > _Heap.modules_frozen:
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_GARBAGE, 20, 20)
         _Heap.modules_frozen = len(sys.modules)
 
 

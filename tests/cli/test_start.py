@@ -7,12 +7,10 @@ import pytest
 from stores import environment
 
 PROGRAM = """
-import sys
+import atexit, sys
 from parallelhassnes import __main__
-try:
-    __main__.main()
-finally:
-    print("\\n", *sys.modules, file=sys.stderr)
+atexit.register(lambda: print("\\n", *sys.modules, file=sys.stderr))
+__main__.main()
 """
 
 

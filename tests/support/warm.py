@@ -143,6 +143,7 @@ def _serve(number: int) -> None:
     os.environ.update(env)
     os.chdir(cwd)
     sys.argv = ["parallelhassnes", *arguments]
+    atexit._clear()  # what an interpreter does at its end it would do to a copy
     code: object = 0
     try:
         entry.main()
@@ -151,7 +152,7 @@ def _serve(number: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(ValueError):  # a program may close its own
             stream.flush()
-    os._exit(code if isinstance(code, int) else 1)  # what an interpreter does at its end it would do to a copy
+    os._exit(code if isinstance(code, int) else 1)
 
 
 def _keep(handles: list[int]) -> None:

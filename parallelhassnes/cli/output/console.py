@@ -1,20 +1,44 @@
-"""Consoles for people: as wide as the terminal, plain where there is none or NO_COLOR is set."""
+"""What people read: drawn on a terminal, in plain lines elsewhere or where NO_COLOR is set.
 
-import io
+Into a file or a pipe go the texts of the lines, without rich's console, which takes longer to load than they take to make.
+"""
+
 import os
 import sys
-from collections.abc import Iterable
-from typing import IO, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.segment import Segment
 from rich.text import Text
 
-from parallelhassnes.cli.output.terminal import Terminal
+from parallelhassnes.cli.output.grid import Grid
 from parallelhassnes.harmless import plain
 
-PLAIN_WIDTH = 100_000
-"""Columns of output that goes into a file or a pipe: nothing is cut or broken there, unless COLUMNS says how wide it is to be."""
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+type Part = Text | Grid
+"""What a page is made of, each on lines of its own."""
+_DRAWS = ("COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE")
+"""Variables by which what is no terminal is drawn on as if it were one."""
+_UNBOUND = 1 << 30
+"""Columns of a file."""
+
+
+class Page:
+    """Texts and tables below each other."""
+
+    def __init__(self, *parts: Part) -> None:
+        self.parts = parts
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        """Yield the parts."""
+        yield from self.parts
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines as they stand in a file."""
+        for part in self.parts:
+            for text in (part,) if isinstance(part, Text) else part.lines(_UNBOUND):
+                yield plain(text.plain.expandtabs())
 
 
 def widen(*, wide: bool) -> None:
@@ -26,53 +50,24 @@ def widen(*, wide: bool) -> None:
 _wide = False
 
 
-def console(stream: IO[str] | None = None) -> Console:
-    """Return a console on the stream, stdout unless said otherwise."""
-    wide = _wide and stream is None
-    stream = stream or sys.stdout
-    # A pipe has no width of its own, and a table cut at 80 columns is worth nothing in a file.
-    width = None if not wide and (stream.isatty() or os.environ.get("COLUMNS")) else PLAIN_WIDTH
-    drawn: Any = _Drawn(stream) if isinstance(stream, Terminal) else stream
-    return _Console(file=drawn, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
-
-
 def at_most(count: int) -> int:
     """Return how many rows of a long list are printed: so many on a terminal, all of them elsewhere."""
     return count if sys.stdout.isatty() else sys.maxsize
 
 
-def show(renderable: RenderableType, stream: IO[str] | None = None) -> None:
+def show(page: Page) -> None:
     """Print it; tables fit the width, whole lines (``line``) may be longer than that."""
-    console(stream).print(renderable, crop=False)
+    if sys.stdout.isatty() or any(os.environ.get(name) for name in _DRAWS):
+        from parallelhassnes.cli.output import drawing
+
+        drawing.console(wide=_wide).print(page, crop=False)
+    else:
+        sys.stdout.write(text_of(page))
 
 
-def text_of(renderable: RenderableType) -> str:
+def text_of(page: Page) -> str:
     """Tell what it looks like in a file: plain, wide."""
-    stream = io.StringIO()
-    _Console(file=stream, width=PLAIN_WIDTH, color_system=None, highlight=False, markup=False).print(
-        renderable, crop=False
-    )
-    return stream.getvalue()
-
-
-class _Console(Console):
-    """A console that lets no text command the terminal, only its own styles and drawing."""
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Make the pieces of a renderable."""
-        for text, style, control in super().render(renderable, options):
-            yield Segment(text if control else plain(text), style, control)
-
-
-class _Drawn:
-    """A terminal's stream for a console, which says itself what commands it."""
-
-    def __init__(self, stream: Terminal) -> None:
-        self._stream = stream
-        self.write = stream.draw
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+    return "".join(f"{text}\n" for text in page.lines())
 
 
 def line(text: str | Text, style: str = "") -> Text:

@@ -6,11 +6,13 @@ for them, every row becomes a record, a line per column. Other columns go by ran
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
 
 GAP = 2
 """Cells between two columns."""
@@ -47,11 +49,12 @@ class Grid:
         row = [cell if isinstance(cell, Text) else Text(cell) for cell in cells]
         self._rows.append(row + [Text("")] * (len(self._columns) - len(row)))
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         """Yield the lines of the table as it fits."""
-        yield from self._lines(options.max_width)
+        yield from self.lines(options.max_width)
 
-    def _lines(self, width: int) -> Iterator[Text]:
+    def lines(self, width: int) -> Iterator[Text]:
+        """Yield the lines of the table where there is so much room."""
         least, natural = self._widths()
         shown = list(range(len(self._columns)))
         keys = [place for place in shown if self._columns[place].key]

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from parallelhassnes import formatting
-from parallelhassnes.cli.output.console import console
+from parallelhassnes.cli.output.drawing import console
 from parallelhassnes.cli.output.grid import Grid
 from parallelhassnes.cli.output.live_keys import Choices, Keyboard
 from parallelhassnes.cli.output.render_system import STYLES, style_of

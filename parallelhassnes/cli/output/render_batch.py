@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 
-from rich.console import Group, RenderableType
 from rich.text import Text
 
 from parallelhassnes import formatting
-from parallelhassnes.cli.output.console import at_most, line
+from parallelhassnes.cli.output.console import Page, Part, at_most, line
 from parallelhassnes.cli.output.grid import Grid
 from parallelhassnes.cli.output.render_system import SHORT, STYLES, counts_cells, counts_text, shown_states, tally
 from parallelhassnes.views.scoreboard_models import (
@@ -24,12 +23,12 @@ MOST_LIST = 10
 MOST_COLUMNS = 8
 
 
-def render(board: BatchScoreboard) -> RenderableType:
+def render(board: BatchScoreboard) -> Page:
     """Return the whole, ready to print."""
-    return Group(*_parts(board))
+    return Page(*_parts(board))
 
 
-def _parts(board: BatchScoreboard) -> Iterator[RenderableType]:
+def _parts(board: BatchScoreboard) -> Iterator[Part]:
     yield _head(board)
     if board.stand_in:
         yield Text(
@@ -66,7 +65,7 @@ def _more(count: int) -> Iterator[Text]:
         yield Text(f"… and {count} more; --json has all of them", style="dim")
 
 
-def _failures(failures: list[FailedStep]) -> Iterator[RenderableType]:
+def _failures(failures: list[FailedStep]) -> Iterator[Part]:
     yield Text()
     groups: dict[tuple[str, ...], list[FailedStep]] = {}
     for failed in failures:
@@ -84,7 +83,7 @@ def _failures(failures: list[FailedStep]) -> Iterator[RenderableType]:
     yield from _more(len(groups) - at_most(MOST_LIST))
 
 
-def _blocked(groups: list[BlockedGroup]) -> Iterator[RenderableType]:
+def _blocked(groups: list[BlockedGroup]) -> Iterator[Part]:
     yield Text()
     for group in groups[: at_most(MOST_LIST)]:
         shown = ", ".join(group.steps[:3]) + (" …" if group.count > 3 else "")
@@ -93,7 +92,7 @@ def _blocked(groups: list[BlockedGroup]) -> Iterator[RenderableType]:
     yield from _more(len(groups) - at_most(MOST_LIST))
 
 
-def _running(running: list[RunningStep]) -> Iterator[RenderableType]:
+def _running(running: list[RunningStep]) -> Iterator[Part]:
     yield Text()
     yield running_table(running[: at_most(MOST_LIST)])
     telling = [step for step in running[: at_most(MOST_LIST)] if step.item or step.tokens]
@@ -224,7 +223,7 @@ def _broken(task: BrokenTask) -> Text:
     return text.append(f". {task.to_do}" if task.to_do else "", style="not bold default")
 
 
-def _foot(board: BatchScoreboard) -> Iterator[RenderableType]:
+def _foot(board: BatchScoreboard) -> Iterator[Part]:
     if board.columns:
         again = any(cell.again for cell in board.totals.values())
         more = ", again: scored and to be tried once more" if again else ""

@@ -1,10 +1,9 @@
 """Tables of ``results.text_tables`` on a terminal."""
 
-from rich.console import Group, RenderableType
 from rich.text import Text
 
 from parallelhassnes import formatting
-from parallelhassnes.cli.output.console import line
+from parallelhassnes.cli.output.console import Page, Part, line
 from parallelhassnes.cli.output.grid import Grid
 from parallelhassnes.results.error_groups import Errors
 from parallelhassnes.results.text_tables import Sheet
@@ -13,15 +12,15 @@ TELLING = frozenset({"passes/scored", "pass rate", "result", "reward", "change",
 """Heads of the columns that say how it went."""
 
 
-def render(*sheets: Sheet) -> RenderableType:
+def render(*sheets: Sheet) -> Page:
     """Return the tables below each other; of an empty one only its title."""
-    return Group(*(part for sheet in sheets for part in _parts(sheet)))
+    return Page(*(part for sheet in sheets for part in _parts(sheet)))
 
 
-def errors(found: Errors) -> RenderableType:
+def errors(found: Errors) -> Page:
     """Return a few lines per group, the path of its example whole on the last."""
     if not found.groups:
-        return line(f"Failures of {found.of}: none")
+        return Page(line(f"Failures of {found.of}: none"))
     table = Grid("class")
     for name in ("attempts", "steps", "open"):
         table.add_column(name, right=True, rank=2)
@@ -34,10 +33,10 @@ def errors(found: Errors) -> RenderableType:
         table.add_row(Text(f"{name}{beside}", style="red"), *counts, ", ".join(group.agents), group.message)
     title = line(f"Failures of {found.of}", style="bold")
     examples = [line(f"    {group.attempt}", style="dim") for group in found.groups]
-    return Group(title, table, Text(), line("an attempt of each:", style="dim"), *examples)
+    return Page(title, table, Text(), line("an attempt of each:", style="dim"), *examples)
 
 
-def _parts(sheet: Sheet) -> list[RenderableType]:
+def _parts(sheet: Sheet) -> list[Part]:
     title = Text(sheet.title, style="bold")
     if not sheet.rows:
         return [line(title.append(": none")), *map(line, sheet.notes)]

@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Group, RenderableType
 from rich.text import Text
 
 from parallelhassnes import formatting
-from parallelhassnes.cli.output.console import at_most, line
+from parallelhassnes.cli.output.console import Page, Part, at_most, line
 from parallelhassnes.cli.output.grid import Grid
 from parallelhassnes.cli.output.render_system import STYLES, style_of, tally
 from parallelhassnes.steps.verdict.judge import upgraded
@@ -22,12 +21,12 @@ QUIET = frozenset(
 """Keys of records that say nothing more here, or too much for a terminal."""
 
 
-def render(document: ShowDocument) -> RenderableType:
+def render(document: ShowDocument) -> Page:
     """Return the whole, ready to print."""
-    return Group(*_parts(document))
+    return Page(*_parts(document))
 
 
-def _parts(document: ShowDocument) -> Iterator[RenderableType]:
+def _parts(document: ShowDocument) -> Iterator[Part]:
     head = Text(f"{document.what} {document.id} ", style="bold")
     shown = document.standing or document.state
     yield line(head.append(document.outcome or document.state, style=STYLES.get(shown, "")))
@@ -51,7 +50,7 @@ def _parts(document: ShowDocument) -> Iterator[RenderableType]:
         yield from _files(document)
 
 
-def _record(record: dict[str, Any]) -> Iterator[RenderableType]:
+def _record(record: dict[str, Any]) -> Iterator[Part]:
     said = {key: value for key, value in record.items() if key not in QUIET and value not in ("", {}, [], None, False)}
     if said:
         yield Text()
@@ -69,7 +68,7 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _steps(document: ShowDocument) -> Iterator[RenderableType]:
+def _steps(document: ShowDocument) -> Iterator[Part]:
     yield Text()
     table = Grid("step")
     table.add_column("outcome", key=True)
@@ -88,7 +87,7 @@ def _steps(document: ShowDocument) -> Iterator[RenderableType]:
         yield Text(f"… and {len(document.steps) - most} more; --json has all of them", style="dim")
 
 
-def _attempts(document: ShowDocument) -> Iterator[RenderableType]:
+def _attempts(document: ShowDocument) -> Iterator[Part]:
     yield Text()
     for attempt in document.attempts:
         text = Text(f"attempt {attempt.number} ")
@@ -109,7 +108,7 @@ def _attempts(document: ShowDocument) -> Iterator[RenderableType]:
             yield line(f"    {attempt.removed}", style="dim")
 
 
-def _verdict(verdict: dict[str, Any]) -> Iterator[RenderableType]:
+def _verdict(verdict: dict[str, Any]) -> Iterator[Part]:
     found = upgraded(verdict)
     said, style = {
         "broken": ("broken", "red"),
@@ -130,7 +129,7 @@ def _verdict(verdict: dict[str, Any]) -> Iterator[RenderableType]:
         yield Text(f"  analyses missing: {', '.join(found['analyses']['missing'])}", style="dim")
 
 
-def _files(document: ShowDocument) -> Iterator[RenderableType]:
+def _files(document: ShowDocument) -> Iterator[Part]:
     yield Text()
     table = Grid("file")
     table.add_column("size", right=True)

@@ -3,11 +3,10 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from rich.console import Group, RenderableType
 from rich.text import Text
 
 from parallelhassnes import formatting
-from parallelhassnes.cli.output.console import at_most
+from parallelhassnes.cli.output.console import Page, Part, at_most
 from parallelhassnes.cli.output.grid import Grid
 from parallelhassnes.views.outcome import TASK, trials_text
 from parallelhassnes.views.scoreboard_models import BatchLine, Counts, QueueLine, SystemScoreboard, TrialCounts
@@ -49,12 +48,12 @@ def style_of(standing: str, text: str) -> str:
     return _OF_TASKS.get(text, STYLES.get(standing, ""))
 
 
-def render(board: SystemScoreboard) -> RenderableType:
+def render(board: SystemScoreboard) -> Page:
     """Return the whole, ready to print."""
-    return Group(*_parts(board, at_most(MOST_BATCHES)))
+    return Page(*_parts(board, at_most(MOST_BATCHES)))
 
 
-def _parts(board: SystemScoreboard, most: int) -> Iterator[RenderableType]:
+def _parts(board: SystemScoreboard, most: int) -> Iterator[Part]:
     yield _head(board)
     for reason in board.waiting:
         yield Text(reason, style="red")

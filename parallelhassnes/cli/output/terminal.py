@@ -1,7 +1,7 @@
 """What may reach a terminal: text and colours. What a worker wrote into logs, names and files may command one otherwise.
 
 Every stream of the program that is a terminal is a ``Terminal``, so no way of printing goes around it. What draws on the
-screen itself (``console``) writes past it, and keeps its texts harmless before it adds its own commands.
+screen itself (``drawing``) writes past it, and keeps its texts harmless before it adds its own commands.
 """
 
 import codecs
