@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from parallelhassnes import formatting
-from parallelhassnes.steps.verdict.judge import QUALITY_OF_1
+from parallelhassnes.steps.trial_data.ended_line import QUALITY_OF_1
 from parallelhassnes.views.scoreboard_models import TrialCounts
 
 type Standing = str

@@ -16,7 +16,11 @@ __main__.main()
 
 def loaded(*arguments: str) -> set[str]:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, env=environment(), timeout=100
+        [sys.executable, "-c", PROGRAM, *arguments],
+        capture_output=True,
+        text=True,
+        env=environment({"COLUMNS": ""}),
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr
     return set(done.stderr.splitlines()[-1].split())
@@ -48,8 +52,14 @@ def test_a_look_loads_nothing_that_runs_attempts(command, root):
         "steps.failure_evidence",
         "schedule.launch",
         "schedule.cluster.cluster_jobs",
+        "steps.verdict.judge",
+        "steps.trial.leftovers",
+        "steps.final_report",
+        "cli.output.drawing",
     )
     assert not found & ({f"parallelhassnes.{name}" for name in ours} | {"harbor", "asyncio", "filelock", "yaml"})
+    assert not found & {"rich.console", "rich.table", "numpy"}  # standard output is no terminal here
+    assert len([name for name in found if name.startswith("parallelhassnes")]) <= 100
 
 
 def test_a_job_of_slurm_loads_what_its_attempt_needs_and_nothing_that_decides():
@@ -60,3 +70,50 @@ def test_a_job_of_slurm_loads_what_its_attempt_needs_and_nothing_that_decides():
     assert "parallelhassnes.execute.supervisor" in found
     deciding = ("schedule.tick", "schedule.launch", "schedule.settle", "schedule.repair", "schedule.joining.ask_probe")
     assert not found & ({f"parallelhassnes.{name}" for name in deciding} | {"harbor", "asyncio", "filelock", "yaml"})
+
+
+ENDS = """
+import atexit, sys, threading
+from parallelhassnes import __main__
+atexit.register(print, "at the end")
+if sys.argv.pop(1) == "thread":
+    def last():
+        threading.main_thread().join()
+        print("the thread went on")
+    threading.Thread(target=last).start()
+__main__.main()
+"""
+
+
+@pytest.mark.parametrize("kept", ["alone", "thread"])
+@pytest.mark.parametrize(("arguments", "code"), [(("--version",), 0), (("show", "nothing"), 2)])
+def test_a_program_ends_whole(kept, arguments, code, root):
+    """What was to be done at its end is done, and a thread that goes on is waited for, though nothing is taken apart."""
+    loaded("init", "--root", str(root))
+    more = ("--root", str(root)) if code else ()
+    done = subprocess.run(
+        [sys.executable, "-c", ENDS, kept, *arguments, *more],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=100,
+    )
+    assert done.returncode == code, done.stderr
+    said = ["the thread went on"] * (kept == "thread") + ["at the end"]
+    assert done.stdout.splitlines()[-len(said) :] == said
+
+
+@pytest.mark.parametrize("name", ["COLUMNS", "FORCE_COLOR", "none"])
+def test_a_file_has_the_lines_that_a_drawing_has(name, root):
+    """A variable that asks for a width or colours has rich draw; what it draws says the same."""
+    loaded("init", "--root", str(root))
+    values = {
+        "COLUMNS": {"COLUMNS": "200"},
+        "FORCE_COLOR": {"FORCE_COLOR": "1", "TERM": "dumb"},
+        "none": {"COLUMNS": ""},
+    }
+    command = [sys.executable, "-m", "parallelhassnes", "scoreboard", "--root", str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(values[name]), timeout=100)
+    assert done.stdout == (
+        "0 batches, 0 steps: nothing; 0 of 8 live\nNo batch yet: `parallelhassnes run PATH` makes one.\n"
+    )

@@ -181,7 +181,7 @@ def test_a_batch_is_run_after_a_rest_and_the_store_rests_again(store):
 
 
 LOOKED_AT = """
-import os, sys
+import atexit, os, sys
 looked = set()
 def note(path):
     if isinstance(path, (str, bytes, os.PathLike)):
@@ -195,10 +195,8 @@ for name in ("stat", "lstat", "listdir", "scandir", "open", "unlink", "rename", 
     setattr(os, name, noting(getattr(os, name)))
 sys.addaudithook(lambda event, said: note(said[0]) if event in ("open", "os.listdir", "os.scandir") else None)
 from parallelhassnes.__main__ import main
-try:
-    main()
-finally:
-    print(*sorted(looked), sep="\\n", file=sys.stderr)
+atexit.register(lambda: print(*sorted(looked), sep="\\n", file=sys.stderr))
+main()
 """
 
 

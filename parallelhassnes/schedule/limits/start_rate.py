@@ -9,6 +9,7 @@ Written under ``tick.lock`` by the pass that launches; not derived, and safe to 
 
 import contextlib
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,6 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.names import safe_id
 from parallelhassnes.plan import Record
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.steps.trial import leftovers
 from parallelhassnes.steps.trial.trial_paths import environment_of
 from parallelhassnes.store import atomic, batches, clocks, members
 from parallelhassnes.store.layout import Layout
@@ -71,6 +71,12 @@ class StartPlace(NamedTuple):
     """It needs the Docker engine that this process would use; not one that its step names."""
 
 
+def _takes_default_engine(env: Mapping[str, str]) -> bool:
+    from parallelhassnes.steps.trial import leftovers  # looks, which start nothing, need not load it
+
+    return not leftovers.NAMED_BY & env.keys()
+
+
 class StartRates:
     """The buckets in one pass."""
 
@@ -90,7 +96,7 @@ class StartRates:
             return None
         step = batches.read_step(self.ctx.layout, ticket)[1]
         name = environment_of(step.spec.get("config") or {})
-        needs_engine = name == _DOCKER and not leftovers.NAMED_BY & step.env.keys()
+        needs_engine = name == _DOCKER and _takes_default_engine(step.env)
         return StartPlace(name, needs_engine) if needs_engine or name in self.ctx.config.start_rate else None
 
     def _rate(self, environment: str) -> float:
@@ -107,6 +113,8 @@ class StartRates:
 
     def _down(self) -> str:
         if self._engine is None:
+            from parallelhassnes.steps.trial import leftovers
+
             self._engine = ""
             with contextlib.suppress(UserError):  # of an env_file, which its batches wait for
                 self._engine = leftovers.engine_trouble(self.ctx.secrets()) or ""

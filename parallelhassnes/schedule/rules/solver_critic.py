@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 from parallelhassnes.plan import Loop, StepSpec
 from parallelhassnes.schedule.rules import retry
-from parallelhassnes.steps import final_report
 from parallelhassnes.store import attempts, batches
 from parallelhassnes.store.records import AttemptState, Overrides, StepNow
 
@@ -113,6 +112,7 @@ def judge(attempt_dir: Path, until: str, rounds: int) -> Judged:
     """Tell whether a critic's sealed attempt says enough."""
     from jinja2 import TemplateError
 
+    from parallelhassnes.steps import final_report
     from parallelhassnes.tables.expanders import templates
 
     context: dict[str, Any] = {**final_report.of(attempt_dir), "round": rounds}

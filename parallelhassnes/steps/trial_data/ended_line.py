@@ -28,6 +28,8 @@ PHASE_TIMINGS = {
 """Phase of a trial → what Harbor calls its parts; a trial's line has their seconds under ``phases``, in this order."""
 VERDICT = ("task_broken", "scored", "passes", "steps", "task_quality")
 """What of a verdict's report is told."""
+QUALITY_OF_1: dict[bool | None, str] = {True: "broken", False: "good", None: "unknown"}
+"""``task_broken``, which was all that verdicts before 2.0.0 said, as ``task_quality``."""
 
 
 def line(step: StepSpec, status: str, report: Mapping[str, Any]) -> dict[str, Any]:

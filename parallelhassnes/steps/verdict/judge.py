@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from parallelhassnes.steps import safe_read
+from parallelhassnes.steps.trial_data import ended_line
 from parallelhassnes.steps.trial_data.facts import RESULTS, TrialFacts
 from parallelhassnes.steps.usage import total
 from parallelhassnes.steps.verdict import discrimination, flakiness, quality
@@ -193,8 +194,6 @@ def _one(values: Iterable[str | None]) -> str | None:
 
 
 VERDICT_FILE = "verdict.json"
-QUALITY_OF_1: dict[bool | None, str] = {True: "broken", False: "good", None: "unknown"}
-"""``task_broken``, which was all that verdicts before 2.0.0 said, as ``task_quality``."""
 
 
 def read(job_dir: Path) -> dict[str, Any] | None:
@@ -210,7 +209,7 @@ def upgraded(verdict: Mapping[str, Any]) -> dict[str, Any]:
     """
     if str(verdict.get("schema_version", "")).partition(".")[0] != "1":
         return dict(verdict)
-    found = QUALITY_OF_1[verdict["task_broken"]]
+    found = ended_line.QUALITY_OF_1[verdict["task_broken"]]
     added = {
         "task_quality": found,
         "confidence": 0.0,
