@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.formatting import counted
+from parallelhassnes.gc_paused import bulk
 from parallelhassnes.plan import BatchMeta, Preregistration
 from parallelhassnes.report import spans
 from parallelhassnes.report.spans import KeyTime, Span
@@ -196,6 +197,7 @@ class Report:
     provenance: Provenance
 
 
+@bulk
 def gather(layout: Layout, chosen: Choice) -> Report:
     """Return the report of the choice.
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from parallelhassnes import names
 from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.gc_paused import bulk
-from parallelhassnes.plan import JobSpec
+from parallelhassnes.plan import BatchMeta, JobSpec
 from parallelhassnes.refs import resolve
 from parallelhassnes.results import trial_plans
 from parallelhassnes.results.trial_plans import JobTrials
@@ -283,6 +283,19 @@ class _ReadBatch(NamedTuple):
     stamp: str
     plans: list[list[int] | None]
     status: BatchStatus
+    made: "_Made"
+
+    @property
+    def rows(self) -> list[TrialRow]:
+        return self.made.rows
+
+
+class _Made(NamedTuple):
+    """Rows with what each was made from, so that the next look makes those anew that are of something else."""
+
+    meta: BatchMeta
+    jobs: dict[str, JobTrials]
+    entries: list[StepStatus]
     rows: list[TrialRow]
 
 
@@ -298,12 +311,13 @@ def _look(layout: Layout, batch_id: str, status: BatchStatus | None) -> _ReadBat
     last = _looks.get(batch_dir)
     if status is None and last is not None and last.stamp == stamp and last.plans == trial_plans.made_from(last.status):
         return last
-    last = None
-    _looks.pop(batch_dir, None)  # a large one is let go before the next is made
+    _looks.pop(batch_dir, None)
     status = status or batch_status.read_told(layout, batch_id)
     plans = trial_plans.made_from(status)
+    before = last.made if last is not None and last.plans == plans else None
+    del last  # of a large one only what is of use stays while the next is made
     with members.collecting() as damage:
-        look = _ReadBatch(stamp, plans, status, _of_batch(layout, status))
+        look = _ReadBatch(stamp, plans, status, _of_batch(layout, status, before))
     if not damage:
         with _keeping:
             _looks[batch_dir] = look
@@ -312,21 +326,45 @@ def _look(layout: Layout, batch_id: str, status: BatchStatus | None) -> _ReadBat
     return look
 
 
-def _of_batch(layout: Layout, status: BatchStatus) -> list[TrialRow]:
+def _of_batch(layout: Layout, status: BatchStatus, before: _Made | None) -> _Made:
+    """Make the rows of a batch; of the steps that stand as they did ``before``, by the same plans, these."""
     meta = batches.read_batch(status.batch_dir)
-    rows, reused = [], status.fold.reused
+    same = before is not None and before.meta == meta
+    jobs = before.jobs if before is not None and same else trial_plans.read(layout, status)
+    known = dict(_by_step(before)) if before is not None and same else {}
+    made = _Made(meta, jobs, [], [])
     judged = f"{meta.regrade.batch}/" if meta.regrade else ""
-    for job_id, plan, found in of_batch(layout, status):
-        labels = {**meta.labels, **plan.labels}
-        for step_id, fact in found.items():
-            own, settings = plan.trials[step_id]
-            name = (fact.attempt or "").rpartition("/")[2]
-            taken = reused.get(f"{job_id}/{step_id}/{name}", "") if reused else ""
-            judges = f"{judged}{job_id}/{step_id}" if judged else ""
-            rows.append(
-                TrialRow(meta.batch_id, meta.experiment, job_id, fact, labels, own.import_path, settings, taken, judges)
-            )
-    return rows
+    for job_id, plan in jobs.items():
+        labels: dict[str, str] | None = None
+        for step in status.jobs[job_id]:
+            if step.step_id not in plan.trials:
+                continue
+            entry = status.of(job_id, step)
+            old = known.get((job_id, step.step_id))
+            if old is not None and old[0] == entry:
+                made.rows.append(old[1])
+            else:
+                labels = {**meta.labels, **plan.labels} if labels is None else labels
+                made.rows.append(_row(meta, status, plan, entry, labels, judged))
+            made.entries.append(entry)
+    return made
+
+
+def _by_step(made: _Made) -> Iterator[tuple[tuple[str, str], tuple[StepStatus, TrialRow]]]:
+    for entry, row in zip(made.entries, made.rows, strict=True):
+        yield (entry.job_id, entry.step.step_id), (entry, row)
+
+
+def _row(
+    meta: BatchMeta, status: BatchStatus, plan: JobTrials, entry: StepStatus, labels: dict[str, str], judged: str
+) -> TrialRow:
+    job_id, step_id = entry.job_id, entry.step.step_id
+    own, settings = plan.trials[step_id]
+    fact = of_step(status, entry, own)
+    name = (fact.attempt or "").rpartition("/")[2]
+    taken = status.fold.reused.get(f"{job_id}/{step_id}/{name}", "")
+    judges = f"{judged}{job_id}/{step_id}" if judged else ""
+    return TrialRow(meta.batch_id, meta.experiment, job_id, fact, labels, own.import_path, settings, taken, judges)
 
 
 def of_batch(layout: Layout, status: BatchStatus) -> Iterator[tuple[str, JobTrials, dict[str, TrialFacts]]]:

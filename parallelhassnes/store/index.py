@@ -6,6 +6,7 @@ flags are there only where one is set.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.store import atomic
 
 INDEX = "index.json"
+_MOST_KEPT = 2 << 20
+"""Bytes of an index that a process keeps between looks: some 30,000 steps."""
 
 
 class IndexedStep(NamedTuple):
@@ -52,6 +55,23 @@ def write(batch_dir: Path, jobs: Iterable[JobSpec]) -> None:
         [job.job_id, [row if any(row[_PLAIN:]) else row[:_PLAIN] for row in map(of, job.steps)]] for job in jobs
     ]
     atomic.write_json(batch_dir / INDEX, {"schema_version": 1, "jobs": document}, durable=False)
+
+
+def kept(batch_dir: Path) -> dict[str, list[IndexedStep]]:
+    """As ``read``, which goes through the file once as long as it stays; nobody changes what is returned.
+
+    Raises:
+        FileNotFoundError, CorruptFile: as ``read``.
+    """
+    found = (batch_dir / INDEX).stat()
+    if found.st_size > _MOST_KEPT:
+        return read(batch_dir)
+    return _kept(batch_dir, (found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+@lru_cache(maxsize=8)
+def _kept(batch_dir: Path, _file: tuple[int, int, int]) -> dict[str, list[IndexedStep]]:
+    return read(batch_dir)
 
 
 def read(batch_dir: Path) -> dict[str, list[IndexedStep]]:

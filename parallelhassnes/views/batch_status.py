@@ -300,7 +300,7 @@ def read_index(batch_dir: Path) -> dict[str, list[IndexedStep]]:
         FileNotFoundError: there is no such batch.
     """
     try:
-        return index.read(batch_dir)
+        return index.kept(batch_dir)
     except (FileNotFoundError, atomic.CorruptFile):
         jobs = [batches.read_job(batch_dir / job_id) for job_id in batches.read_batch(batch_dir).job_ids]
     try:

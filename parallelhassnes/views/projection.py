@@ -4,7 +4,8 @@
 
 The cache says up to which byte of the ledger it speaks, and what the line before that hashes to, which of a chained ledger vouches for
 all of it; so a later view reads only what came after. One that does not fit (another version, another ledger, not JSON) is ignored
-and made anew from the whole ledger. Any reader may write it, at any time, by rename; the newest offset need not win, since a cache
+and made anew from the whole ledger. A process that stays keeps what it has read in memory, for as long as the file is the one that it
+was and the ledger goes on from there: then a look costs the lines that are new. Any reader may write it, at any time, by rename; the newest offset need not win, since a cache
 that is behind only costs a longer tail.
 
 Shape: ``{"schema_version": 6, "batch_id", "ledger_offset", "ledger_line", "stand_in", "attempts", "last_at", "canceled",
@@ -13,8 +14,9 @@ others, guessed]}, "unread": [["job/step", attempt]], "failures": {run_id: ["job
 {"job/step": run_id}, "origins": [[version, host, config_sha256]], "unread_origins": [["job/step", attempt]], "spent": […]}``; times are the ledger's.
 """
 
+import threading
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +31,9 @@ from parallelhassnes.store.evidence import ledger
 
 CACHE = "scoreboard.batch.json"
 VERSION = 6
+MOST_KEPT = 50_000
+"""Steps of the folds that a process keeps between looks."""
+_MOST_BATCHES = 64
 _UNMET = "needs_attention"
 """How a critic stands whose attempt succeeded and whose loop is over without it being satisfied."""
 _WORTH_WRITING = 1 << 15
@@ -142,16 +147,67 @@ class Fold:
         self.tally[_counted_as(row)] += 1
         self.steps[key] = row
 
+    def copy(self) -> "Fold":
+        """Return another with the same content, of which nothing is changed with this one."""
+        own: dict[str, Any] = {
+            name: value.copy() for name, value in vars(self).items() if isinstance(value, (dict, list))
+        }
+        return replace(self, **own)
+
 
 def _counted_as(row: StepRow) -> str:
     return row.status if row.retry_at is None else "retry"
 
 
+class _KeptFold(NamedTuple):
+    """A fold in memory, which nobody changes, and what it goes with."""
+
+    cache: tuple[int, int, int] | None
+    """The file beside the ledger, as it was."""
+    line: str
+    fold: Fold
+
+
+_kept: dict[Path, _KeptFold] = {}
+"""Folder of a batch → its fold, those that were looked at last."""
+_keeping = threading.Lock()
+
+
 def load(batch_dir: Path) -> Fold:
-    """Return the fold as of now: the cache, if it fits, and the ledger's tail."""
-    fold = _from_cache(batch_dir) or Fold(batch_dir.name)
+    """Return the fold as of now: what is kept, if it fits, and the ledger's tail."""
+    kept = _from_memory(batch_dir)
+    fold = kept or _from_cache(batch_dir) or Fold(batch_dir.name)
+    began = fold.offset
     advance(fold, batch_dir)
+    if kept is None or fold.offset > began:
+        _remember(fold, batch_dir)
     return fold
+
+
+def _from_memory(batch_dir: Path) -> Fold | None:
+    kept = _kept.get(batch_dir)
+    if kept is None or kept.cache != _cache_of(batch_dir) or kept.line != _line_hash(batch_dir, kept.fold.offset):
+        return None
+    return kept.fold.copy()
+
+
+def _remember(fold: Fold, batch_dir: Path) -> None:
+    """Keep the fold for the next look of this process, and few enough of others."""
+    line = _line_hash(batch_dir, fold.offset)
+    with _keeping:
+        _kept.pop(batch_dir, None)
+        if line is not None and len(fold.steps) <= MOST_KEPT:
+            _kept[batch_dir] = _KeptFold(_cache_of(batch_dir), line, fold.copy())
+            while sum(len(each.fold.steps) for each in _kept.values()) > MOST_KEPT or len(_kept) > _MOST_BATCHES:
+                del _kept[next(iter(_kept))]
+
+
+def _cache_of(batch_dir: Path) -> tuple[int, int, int] | None:
+    try:
+        found = (batch_dir / CACHE).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def advance(fold: Fold, batch_dir: Path) -> list[dict[str, Any]]:

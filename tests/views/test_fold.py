@@ -136,6 +136,62 @@ def test_a_cache_of_another_ledger_that_is_as_long_is_made_anew(tmp_path: Path) 
     assert projection.load(tmp_path).steps == {}
 
 
+def test_a_process_that_stays_reads_the_lines_that_are_new(tmp_path: Path) -> None:
+    """What a caller does to a fold is its own; what is kept is continued."""
+    launched(tmp_path, "a/s")
+    first = projection.load(tmp_path)
+    first.steps.clear()
+    first.canceled["a/s"] = True
+    read = []
+    seen = ledger.read
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger, "read", lambda folder, offset: (read.append(offset), seen(folder, offset))[1])
+        ended(tmp_path, "a/s")
+        second = projection.load(tmp_path)
+        again = projection.load(tmp_path)
+    assert read == [first.offset, second.offset]
+    assert statuses(second) == statuses(again) == {"a/s": "succeeded"}
+    assert not again.canceled
+
+
+@pytest.mark.parametrize("what", ["shorter", "as long", "gone", "cache written anew", "cache gone"])
+def test_what_a_process_keeps_is_made_anew_where_it_does_not_fit(tmp_path: Path, what) -> None:
+    launched(tmp_path, "a/s")
+    ended(tmp_path, "a/s")
+    projection.save(projection.load(tmp_path), tmp_path, force=True)
+    assert statuses(projection.load(tmp_path)) == {"a/s": "succeeded"}
+    path = tmp_path / ledger.LEDGER
+    whole = path.read_text()
+    if what == "shorter":
+        path.write_text(whole[: whole.index("\n") + 1])
+    elif what == "as long":
+        path.write_text(whole.replace("succeeded", "canceled_"))
+    elif what == "gone":
+        path.unlink()
+    else:
+        cache = json.loads((tmp_path / projection.CACHE).read_text())
+        (tmp_path / projection.CACHE).unlink()
+        cache["steps"]["a/s"][0] = "lost"
+        if what == "cache written anew":
+            (tmp_path / projection.CACHE).write_text(json.dumps(cache))
+    now = {"shorter": "running", "as long": "canceled_", "cache written anew": "lost", "cache gone": "succeeded"}
+    assert statuses(projection.load(tmp_path)) == ({"a/s": now[what]} if what in now else {})
+
+
+def test_of_many_batches_those_that_were_looked_at_last_are_kept(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(projection, "MOST_KEPT", 2)
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+        launched(tmp_path / name, "a/s")
+        projection.load(tmp_path / name)
+    kept = [folder.name for folder in projection._kept if folder.parent == tmp_path]
+    assert kept == ["two", "three"]
+    launched(tmp_path / "three", "a/t")
+    launched(tmp_path / "three", "a/u")
+    assert len(projection.load(tmp_path / "three").steps) == 3
+    assert tmp_path / "three" not in projection._kept, "what is too large for a process is not kept"
+
+
 def test_lines_that_are_cut_or_foreign_are_passed_over(tmp_path: Path) -> None:
     launched(tmp_path, "j1/a")
     with (tmp_path / ledger.LEDGER).open("ab") as stream:

@@ -22,10 +22,10 @@ from parallelhassnes.results.error_groups import errors
 from parallelhassnes.results.export import csv_text, of_trials
 from parallelhassnes.results.rows import trial_lines
 from parallelhassnes.steps.trial_data import facts
-from parallelhassnes.store import batches
+from parallelhassnes.store import batches, index
 from parallelhassnes.store.batches import _read_job
 from parallelhassnes.store.evidence import ledger
-from parallelhassnes.views import batch_status
+from parallelhassnes.views import batch_status, projection
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 from parallelhassnes.views.explain import explain
 from parallelhassnes.views.projection import CACHE
@@ -42,6 +42,7 @@ ENDS = (
     ZERO,
     Left({f"reward {number}": number for number in range(400)}, **PAID),
 )
+BY = ("agent", "model", "agent_version", "task", "task_checksum", "task_source")
 ORIGIN = ("harness_version", "host", "config_sha256")
 DETAILS = {"agent", "agent_version", "model", "task_name", "task_checksum", "task_source"}
 
@@ -56,13 +57,19 @@ def made(root, tasks: int = 3) -> tuple[Writer, str]:
     return writer, batch
 
 
+def forget() -> None:
+    """Look as a process that begins."""
+    collect._looks.clear()
+    projection._kept.clear()
+    index._kept.cache_clear()
+
+
 def answers(writer: Writer, batch: str) -> dict[str, object]:
     """What every view of the batch says, without the time of the look."""
-    collect._looks.clear()
+    forget()
     layout, chosen = writer.ctx.layout, Choice((batch,), batch)
-    by = ("agent", "model", "agent_version", "task", "task_checksum", "task_source")
     shown = {
-        "results": results(layout, chosen, by),
+        "results": results(layout, chosen, BY),
         "by reward": results(layout, chosen, ("reward",)),
         "compare": compare(layout, batch, batch),
         "errors": errors(layout, chosen),
@@ -169,7 +176,7 @@ def test_a_view_opens_as_many_files_of_few_trials_as_of_many_and_none_of_an_atte
     VIEWS[view](ctx, batches[0])  # imports what it needs
     for batch in batches:
         VIEWS[view](ctx, batch)  # reads the plan of every job, once
-        collect._looks.clear()
+        forget()
         with opening() as files:
             VIEWS[view](ctx, batch)
         assert [path for path in files if "/attempts/" in path] == []
@@ -278,6 +285,32 @@ def test_a_process_that_stays_reads_a_batch_again_where_something_has_changed(ro
     assert look(waiting)[1]["canceled"] == 1
     cancel_retry.cancel(writer.ctx, Found(waiting))
     assert look(waiting)[1] == {"n": 3, "scored": 0, "canceled": 3, "missing": 0}
+
+
+def test_after_an_event_a_process_that_stays_makes_what_it_speaks_of_anew(root, monkeypatch):
+    """Of the ledger it reads the new lines, of the index nothing, and of the trials it makes the row of one."""
+    writer, batch = made(root)
+    before = answers(writer, batch)
+    results(writer.ctx.layout, Choice((batch,), batch))
+    rows, offsets = [], []
+    of_step, read = collect.of_step, ledger.read
+    monkeypatch.setattr(collect, "of_step", lambda *said: rows.append(said[1].key) or of_step(*said))
+    monkeypatch.setattr(ledger, "read", lambda folder, offset=0: offsets.append(offset) or read(folder, offset))
+    folder = writer.ctx.layout.batch(batch)
+    step = next(iter(batch_status.read(writer.ctx.layout, batch).steps))
+    size = (folder / ledger.LEDGER).stat().st_size
+    ledger.append(folder, "retry", target=f"{batch}/{step}", steps=[step], by="ann@here")
+    offsets.clear()
+    with opening() as files:
+        results(writer.ctx.layout, Choice((batch,), batch))
+    assert (rows, offsets) == ([step], [size])
+    assert not [path for path in files if path.endswith("index.json")]
+    ledger.append(folder, "canceled", steps=[step], by="ann@here")
+    again = results(writer.ctx.layout, Choice((batch,), batch)).model_dump(exclude={"at"})
+    now = answers(writer, batch)
+    assert now["results"] == results(writer.ctx.layout, Choice((batch,), batch), BY).model_dump(exclude={"at"})
+    assert again == results(writer.ctx.layout, Choice((batch,), batch)).model_dump(exclude={"at"})
+    assert now["trials"] == before["trials"]
 
 
 def test_of_many_trials_those_that_were_read_last_are_kept(small_and_large, monkeypatch):
