@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 COMPANION = ".submit"
 _TABLE_ENDINGS = (".json", ".yaml", ".yml")
+_YOUNG_SEC = 2.0
 _SETTLING_SEC = 10.0
 _ABANDONED_SEC = 3600.0
 _LONGEST = 200
@@ -219,23 +220,45 @@ def _is_table(ctx: Context, path: Path, listed: list[str]) -> bool:
     if name[0] == "." or path.suffix == COMPANION or not stat.S_ISREG(path.stat().st_mode):
         return False
     if path.suffix in _TABLE_ENDINGS:
-        return not _is_being_written(path)
+        return not _is_being_written(ctx, path)
     if _age_sec(path) > _SETTLING_SEC:
         _reject(ctx, path, [Problem(name, "", "is not a .json, .yaml or .yml file", "rename it")])
     return False
 
 
-def _is_being_written(path: Path) -> bool:
-    """Tell whether some process has the file open for writing; elsewhere than on Linux, whether it is very young."""
+def _is_being_written(ctx: Context, path: Path) -> bool:
+    """Tell whether some process has the file open for writing; where no leases are given, whether it is very young."""
     try:
-        with path.open("rb") as stream:
-            fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-            fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        _take_lease(path)
     except BlockingIOError:
-        return True
+        if _gives_leases(ctx):
+            return True
     except (OSError, AttributeError):
-        return _age_sec(path) < 2.0
-    return False
+        pass
+    else:
+        return False
+    return _age_sec(path) < _YOUNG_SEC
+
+
+def _gives_leases(ctx: Context) -> bool:
+    """Tell whether leases are given here at all: NFS refuses them all in the words that others have for a file that is being written."""
+    probe = atomic.temp_path(ctx.layout.temp)
+    try:
+        probe.touch()
+        _take_lease(probe)
+    except OSError:
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return True
+
+
+def _take_lease(path: Path) -> None:
+    """Take a lease that only a file has which nobody may write to, and let go of it."""
+    with path.open("rb") as stream:
+        fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 
 def _still_growing(path: Path, data: bytes) -> bool:

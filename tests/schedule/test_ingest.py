@@ -1,7 +1,9 @@
 """Tables put into incoming/: good ones become batches, bad ones are told why, neither holds up another."""
 
+import errno
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -164,6 +166,25 @@ def test_a_table_that_is_still_being_written_is_left_alone(root):
     tick(ctx)
     assert not path.exists()
     assert len(ctx.layout.batch_ids()) == 1
+
+
+def test_a_table_is_taken_in_where_no_leases_are_given(root, monkeypatch):
+    """A client of NFS 4 says of every file what others say of one that is being written."""
+
+    def refuse(path: Path) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(path))
+
+    monkeypatch.setattr(ingest, "_take_lease", refuse)
+    ctx = context(root)
+    path = ctx.layout.incoming / "table.json"
+    path.write_bytes(GOOD)
+    tick(ctx)
+    assert path.exists(), "it may still be written"
+    os.utime(path, (time.time() - 3,) * 2)
+    tick(ctx)
+    assert not path.exists()
+    assert len(ctx.layout.batch_ids()) == 1
+    assert not [*ctx.layout.temp.iterdir()]
 
 
 def test_half_a_table_that_nobody_goes_on_with_is_rejected(root):
