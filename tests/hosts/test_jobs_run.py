@@ -172,7 +172,8 @@ def test_whoever_asks_dies_between_sbatch_and_its_note(cluster):
     nothing_left(cluster)
 
 
-def test_a_second_start_finds_nothing_to_do_and_nodes_that_are_taken_away_use_no_attempt(cluster):
+def test_a_second_start_finds_nothing_to_do_and_what_is_taken_away_uses_no_attempt(cluster):
+    """One node's job is preempted, one node loses power, one's job an administrator has Slurm start once more, which sbatch was told not to."""
     batch = submit(cluster, 3, 300, {"cpus": CPUS, "partition": "low"}, retry={"max_attempts": 2})
     wait_for(lambda: len(runs(cluster)) == 3, "all to begin", PATIENT_SEC)
     first = jobs(cluster)[0]
@@ -181,11 +182,14 @@ def test_a_second_start_finds_nothing_to_do_and_nodes_that_are_taken_away_use_no
     place.write_text(script)
     said = cluster.nodes["n1"].run("/bin/sh", str(place), env=cluster.environment)
     assert "is not to be begun here: another job has" in said.stderr + said.stdout
-    preempted, lost = (next(each for each in jobs(cluster) if each["node"] == node) for node in ("n1", "n2"))
+    on = {each["node"]: each for each in jobs(cluster)}
+    preempted, lost, again = (on[node] for node in ("n1", "n2", "n3"))
     cluster.tool("sbatch", "--partition=high", "--nodelist=n1", "--exclusive", "--output=/dev/null", "--wrap=true")
     cluster.lab.witness.befell("cut", "n1")
     cluster.lab.power_cut(cluster.nodes["n2"])
-    for each in (preempted, lost):
+    cluster.tool("scontrol", "update", f"jobid={again['slurm_id']}", "requeue=1")
+    cluster.tool("scontrol", "requeue", again["slurm_id"])
+    for each in (preempted, lost, again):
         told = wait_for(
             lambda each=each: (t := explained(cluster, each["step"])) and "shut down: again" in t and t,
             "its end",
@@ -194,6 +198,13 @@ def test_a_second_start_finds_nothing_to_do_and_nodes_that_are_taken_away_use_no
         assert "(uses up no attempt)" in told
     ours(cluster, "cancel", batch)
     wait_for(lambda: counts(cluster, batch).get("running", 0) == 0, "the others to be over", PATIENT_SEC)
+    wait_for(
+        lambda: not [line for line in cluster.jobs() if line.split()[0] == again["slurm_id"]],
+        "the other start",
+        PATIENT_SEC,
+    )
+    found = cluster.lab.witness.runs()
+    assert len({run.run_id for run in found}) == len(found), "no attempt was begun twice"
 
 
 def test_the_time_limit_of_a_job_uses_an_attempt(cluster):
