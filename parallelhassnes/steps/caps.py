@@ -8,6 +8,7 @@ value; an operator's 0 takes a cap away. A worker that cannot read ``control.jso
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -110,6 +111,14 @@ class CapWatch:
             if over:
                 return f"{name} {most:.6g} is reached: {now:.6g} so far"
         return None
+
+    def left_sec(self, used: UsedSoFar) -> float:
+        """Tell after how long a cap is reached if the agent goes on as it has until now."""
+        caps, now = self.caps, self.wall_sec
+        if caps is None:
+            return math.inf
+        pairs = ((caps.max_cost_usd, used.cost_usd), (caps.max_tokens, used.tokens), (caps.max_turns, used.turns))
+        return min((now * (most - got) / got for most, got in pairs if most and got), default=math.inf)
 
     def look(self) -> Caps | None:
         """Return the caps that are in force now."""

@@ -20,7 +20,7 @@ from parallelhassnes.results.compare import compare
 from parallelhassnes.results.rows import trial_lines
 from parallelhassnes.results.text_tables import markdown, of_comparison, of_results, of_trials
 from parallelhassnes.steps import caps
-from parallelhassnes.steps.trial.capped_agent import AgentUnderCaps, used_in
+from parallelhassnes.steps.trial.capped_agent import AgentUnderCaps, KeptCount, used_in
 from parallelhassnes.store import batches
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.views.history import operators_words
@@ -191,6 +191,33 @@ def test_a_trajectory_tells_what_was_used():
     assert used_in({"steps": "x", "final_metrics": 3}) == caps.NOTHING
 
 
+def turns_at(*seconds):
+    metrics = {"prompt_tokens": 90, "completion_tokens": 10}
+    return {
+        "steps": [{"source": "agent", "timestamp": f"2026-11-28T10:00:{at:02}Z", "metrics": metrics} for at in seconds]
+    }
+
+
+@pytest.mark.parametrize(
+    ("looks", "counted"),
+    [
+        ([(1,), (1, 2), (1, 2, 3)], 3),
+        ([(1,), (1,), (1,)], 1),
+        ([(1, 2), (3,)], 3),
+        ([(1,), (2,), (3,), (4,)], 4),
+        ([(1, 2, 3, 4), (4, 5)], 5),
+        ([(1, 2), (), (3,)], 3),
+        ([(1, 2, 3), (1,), (1, 4)], 4),
+    ],
+)
+def test_what_logs_have_lost_stays_counted(looks, counted, capsys):
+    kept = KeptCount()
+    for at in looks:
+        found = kept.count(turns_at(*at))
+    assert (found.tokens, found.turns) == (100 * counted, counted)
+    assert ("stays counted" in capsys.readouterr().err) == (looks[-1][: len(looks[0])] != looks[0])
+
+
 @pytest.mark.namespaces
 @pytest.mark.timeout(200)
 @pytest.mark.programs("tmux")
@@ -230,38 +257,67 @@ def test_terminus_2_is_ended_at_its_tokens_and_scored(tmp_path):
     assert 2500 <= trial["tokens"]["input"] + trial["tokens"]["output"] <= 5000
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("codex", marks=pytest.mark.codex), pytest.param("claude", marks=pytest.mark.claude)]
-)
-@pytest.mark.timeout(150)
-def test_an_agent_step_is_ended_at_its_turns_and_what_it_did_is_kept(tmp_path, name):
-    context(tmp_path)
-    (tmp_path / "work").mkdir()
-    again = shell("echo more >> notes.txt; sleep 0.5", tokens=[100, 10])
-    with serving(tmp_path / "model", *[again] * 40, say("done")) as model:
+PROGRAMS = [pytest.param("codex", marks=pytest.mark.codex), pytest.param("claude", marks=pytest.mark.claude)]
+
+
+def run_agent_step(root, name, command, **caps):
+    """Run an agent step whose scripted model has it do a command again and again; its report, its folder, how often the model was asked."""
+    context(root)
+    (root / "work").mkdir()
+    again = shell(f"{command}; sleep 0.5", tokens=[100, 10])
+    with serving(root / "model", *[again] * 40, say("done")) as model:
+        keys = provider(model.url)
         step = {
             "step_id": "s",
             "agent": name,
             "model": "gpt-5.2" if name == "codex" else "sonnet",
             "prompt": "Go on.",
-            "max_turns": 3,
-            "working_directory": str(tmp_path / "work"),
+            **caps,
+            "working_directory": str(root / "work"),
             "execution_policy": {"config": ENDPOINT if name == "codex" else {}, "sandbox": "danger-full-access"},
-            "env": provider(model.url),
+            "env": {key: value for key, value in keys.items() if "KEY" not in key},
         }
-        step["env"] = {key: value for key, value in step["env"].items() if "KEY" not in key and "TOKEN" not in key}
-        (tmp_path / "table.json").write_bytes(
-            table(job("j", step), secrets=[k for k in provider(model.url) if k not in step["env"]])
-        )
-        program(
-            tmp_path, "run", "-c", str(tmp_path / "table.json"), "-q", "--fail-on", "never", env=provider(model.url)
-        )
+        secrets = [key for key in keys if "KEY" in key]
+        (root / "table.json").write_bytes(table(job("j", step), secrets=secrets))
+        words = ("run", "-c", str(root / "table.json"), "-q", "--fail-on", "never")
+        done = program(root, *words, env=keys, timeout_sec=180)
+        assert "max_cost_usd" not in done.stderr
         asked = len([each for each in model.requests() if each["path"].endswith(("/responses", "/messages"))])
-    (report,) = reports(tmp_path)
+    (report,) = reports(root)
+    (folder,) = (path.parent for path in root.glob("runs/*/*/steps/*/attempts/*/final.json"))
+    return report, folder, asked
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize(
+    "caps",
+    [{"max_turns": 3}, {"max_tokens": 400}, {"max_cost_usd": 0.0012}, {"max_wall_sec": 5}],
+    ids=lambda each: next(iter(each)),
+)
+@pytest.mark.timeout(240)
+def test_an_agent_step_is_ended_at_its_cap_and_what_it_did_is_kept(tmp_path, name, caps):
+    report, _, asked = run_agent_step(tmp_path, name, "echo more >> notes.txt", **caps)
+    ((cap, most),) = caps.items()
     assert (report["status"], report["failure"]["class"]) == ("failed", "capped"), report
-    assert "max_turns 3 is reached" in report["failure"]["line"]
-    assert 3 <= asked < 15
-    assert (tmp_path / "work" / "notes.txt").read_text().startswith("more\n")
+    assert f"{cap} {most:g} is reached" in report["failure"]["line"]
+    assert asked < 30
+    if cap != "max_wall_sec":  # a busy host may not have had the time
+        assert (tmp_path / "work" / "notes.txt").read_text().startswith("more\n")
+
+
+EMPTIED = {"codex": "rollout-*.jsonl", "claude": "claude.events.jsonl"}
+"""What tells of an agent step how many tokens it has used."""
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("act", ["-exec truncate -s 0 {} +", "-delete"], ids=["emptied", "removed"])
+@pytest.mark.timeout(240)
+def test_an_agent_step_that_destroys_what_tells_of_it_is_ended_at_its_cap_all_the_same(tmp_path, name, act):
+    destroy = f"sleep 0.7; find {tmp_path}/runs -name '{EMPTIED[name]}' {act}"
+    report, folder, asked = run_agent_step(tmp_path, name, destroy, max_tokens=700)
+    assert (report["status"], report["failure"]["class"]) == ("failed", "capped"), report
+    assert asked < 30
+    assert "shortened or removed" in (folder / "stderr.log").read_text()
 
 
 def test_what_ended_the_agent_during_a_look_is_not_taken_for_the_cap():
@@ -278,6 +334,9 @@ def test_what_ended_the_agent_during_a_look_is_not_taken_for_the_cap():
         def look(self):
             return self.caps
 
+        def left_sec(self, _used):
+            return 0.0
+
         def reached(self, _used):
             return self.line
 
@@ -288,7 +347,7 @@ def test_what_ended_the_agent_during_a_look_is_not_taken_for_the_cap():
 
         def end(self): ...
 
-        async def look(self, *, last=False):
+        async def look(self, left_sec=0, *, last=False):
             falls.set()
             await asyncio.wait([task for task in asyncio.all_tasks() if task.get_coro().__name__ == "own"])
             watch.line = "max_turns 1 is reached: 2 so far"

@@ -10,12 +10,14 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from parallelhassnes import prices
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import AgentPolicy
 from parallelhassnes.steps.agent import reports
@@ -132,6 +134,12 @@ class Conversation:
         self.reader: EventReader = cli.reader()
         self._offset = self.events.stat().st_size if self.events.exists() else 0
         self._before = Tokens()
+        self._counted, self._turns_counted = Tokens(), 0
+        self._log_bytes = 0
+        self._log_is_whole = True
+        self._losses: set[str] = set()
+        self._open: int | None = None
+        """The events, while the program runs."""
         self._seconds = 0.0
         if request.thread_id is not None:
             self._before = cli.thread_tokens(request.home, request.thread_id)
@@ -145,9 +153,15 @@ class Conversation:
         clear(request.prompt_file)
         atomic.write_text(request.prompt_file, prompt, durable=False)
         clear(self.work / MESSAGE)
-        ended = _run(self.cli, request, self.events, self.work / ERRORS, timeout_sec, self._over)
+        _append(self.events).close()
+        self._open = open_file(self.events)  # read on by this, also where its name is removed
+        try:
+            ended = _run(self.cli, request, self.events, self.work / ERRORS, timeout_sec, self._over)
+            self._read()
+        finally:  # a signal of ours may end the wait
+            handle, self._open = self._open, None
+            os.close(handle)
         self._seconds += ended.seconds
-        self._offset = read_events(self.events, self._offset, self.reader)
         said = self.reader.transcript
         text = _message(said, self.work / MESSAGE)
         clear(self.work / MESSAGE)
@@ -169,22 +183,73 @@ class Conversation:
             self._watch.begin()
         if self._watch.look() is None:
             return None
-        answer = self.so_far()
-        used = UsedSoFar(answer.used.cost_usd, answer.used.tokens.whole, self.reader.transcript.turns)
-        return self._watch.reached(used)
+        used = self.so_far().used
+        said = self.reader.transcript
+        tokens, cost = used.tokens, self._cost(used)
+        if (
+            not self._log_is_whole
+        ):  # each later turn counts as one of those before; the one that goes on has no number yet
+            share = max((said.turns + 1) / (self._turns_counted + 1), 1.0)
+            tokens = Tokens(*(None if each is None else int(each * share) for each in tokens))
+            cost = None if cost is None else cost * share
+        return self._watch.reached(UsedSoFar(cost, tokens.whole, said.turns))
+
+    def _cost(self, used: Usage) -> float | None:
+        """Return the cost so far in US dollars: what events have told, the rest by the price of its model; None where nobody knows."""
+        said = self.reader.transcript
+        price = prices.of(said.model or self.request.model or "")
+        if price is None:
+            return used.cost_usd
+        sent, cached, answered = (each or 0 for each in used.tokens.minus(said.paid))
+        return (used.cost_usd or 0.0) + price.cost(sent, cached, answered)
 
     def so_far(self) -> AgentAnswer:
         """Tell what the events have told until now, also of a turn that was broken off."""
-        self._offset = read_events(self.events, self._offset, self.reader)
+        self._read()
         said = self.reader.transcript
+        used = used_so_far(self.cli, said, self.request.home, self._before)
+        if (used.tokens.whole or 0) >= (self._counted.whole or 0):
+            self._counted, self._turns_counted = used.tokens, said.turns
+        self._look_at_log(said.thread_id)
         return AgentAnswer(
             text=said.message or "",
             thread_id=said.thread_id,
-            used=used_so_far(self.cli, said, self.request.home, self._before),
+            used=used._replace(tokens=self._counted),
             tool_calls=said.tool_calls,
             model=said.model or self.request.model,
             seconds=self._seconds,
         )
+
+    def _read(self) -> None:
+        """Take what events have told since the last look."""
+        if self._open is None:
+            self._offset = read_events(self.events, self._offset, self.reader)
+            return
+        file = os.fstat(self._open)
+        if file.st_size < self._offset or not file.st_nlink:
+            self._tell_loss("events")
+        with os.fdopen(os.dup(self._open), "rb") as stream:  # a reader of its own: what one has read ahead may be gone
+            self._offset = _read_on(stream, self._offset, self.reader)
+
+    def _look_at_log(self, thread_id: str | None) -> None:
+        """See whether the session's log has lost something."""
+        if thread_id is None:
+            return
+        there = 0
+        for path in self.cli.sessions(self.request.home, thread_id):
+            with contextlib.suppress(OSError):  # it was removed just now
+                there += path.lstat().st_size
+        if there < self._log_bytes:
+            self._tell_loss("log of the conversation")
+            self._log_is_whole = False
+        self._log_bytes = there
+
+    def _tell_loss(self, what: str) -> None:
+        """Say once of each that it has lost something: what was counted by it stays counted."""
+        if what not in self._losses:
+            line = f"{self.cli.name}: its {what} was shortened or removed; what was counted by it stays counted"
+            print(line, file=sys.stderr, flush=True)
+        self._losses.add(what)
 
 
 def _run(
@@ -241,18 +306,27 @@ def stop(process: subprocess.Popen[bytes], grace_sec: float = GRACE_SEC) -> None
 
 
 def read_events(path: Path, offset: int, reader: EventReader) -> int:
-    """Feed the whole lines from ``offset`` on to the reader; where the next ones begin."""
+    """Feed the whole lines from ``offset`` on to the reader; where the next ones begin.
+
+    A file that is shorter than that was emptied, and what is in it now is new.
+    """
     try:
         handle = open_file(path)
     except OSError:  # none yet, or a link
         return offset
     with os.fdopen(handle, "rb") as stream:
-        stream.seek(offset)
-        for line in stream:
-            if not line.endswith(b"\n"):
-                break
-            reader.feed(line)
-            offset += len(line)
+        return _read_on(stream, offset, reader)
+
+
+def _read_on(stream: BinaryIO, offset: int, reader: EventReader) -> int:
+    if os.fstat(stream.fileno()).st_size < offset:
+        offset = 0
+    stream.seek(offset)
+    for line in stream:
+        if not line.endswith(b"\n"):
+            break
+        reader.feed(line)
+        offset += len(line)
     return offset
 
 

@@ -21,7 +21,9 @@ import binascii
 import contextlib
 import importlib
 import io
+import math
 import shlex
+import sys
 import tarfile
 import tempfile
 import threading
@@ -122,7 +124,7 @@ class AgentUnderCaps:
             if done:
                 return None
             if self._watch.look():
-                await self._meter.look()
+                await self._meter.look(self._watch.left_sec(self._meter.used))
             if (line := self._watch.reached(self._meter.used)) and not task.done():  # a look takes time
                 return line
 
@@ -154,6 +156,8 @@ class _Meter:
         self._context: Any = None
         self._before = self._now = caps.NOTHING
         self._stamp: tuple[int, int] | None = None
+        self._sources = (KeptCount(), KeptCount())
+        """Of Harbor's trajectory, and of the session logs."""
         self._not_before = 0.0
         self._has_converted = False
 
@@ -165,26 +169,32 @@ class _Meter:
     def begin(self, context: Any) -> None:
         """Another run begins."""
         self._context, self._stamp = context, _stamp(self._file)
+        self._sources = (KeptCount(), KeptCount())
 
     def end(self) -> None:
         """The run is over: what it has used stays counted, whatever the next one says."""
         self._before, self._now = self.used, caps.NOTHING
 
-    async def look(self, *, last: bool = False) -> None:
-        """Look now, at what costs little always, at the rest as seldom as it takes long."""
+    async def look(self, left_sec: float = math.inf, *, last: bool = False) -> None:
+        """Look now, at what costs little always, at the rest as seldom as it takes long.
+
+        Args:
+            left_sec: after which a cap may be reached: the next look is not later than half of it.
+        """
         self._now = self._now.most(self._in_context())
         if time.monotonic() < self._not_before and not last:
             return
         began = time.monotonic()
         found = [self._in_trajectory(), None if last else await self._in_sessions()]
-        for document in filter(None, found):
-            self._now = self._now.most(used_in(document))
+        for source, document in zip(self._sources, found, strict=True):
+            if document:
+                self._now = self._now.most(source.count(document))
         took = time.monotonic() - began
         if (
             any(found) and not self._has_converted
         ):  # the first time loads Harbor's converter and its prices, which takes seconds
             self._has_converted, took = True, 0.0
-        self._not_before = time.monotonic() + min(_SHARE * took, _LONGEST_GAP_SEC)
+        self._not_before = time.monotonic() + min(_SHARE * took, _LONGEST_GAP_SEC, max(took, left_sec / 2))
 
     def _in_context(self) -> UsedSoFar:
         said = self._context
@@ -241,10 +251,48 @@ def _bounded(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             yield member
 
 
+class KeptCount:
+    """What one run's trajectories tell, look after look: what the logs behind them have lost stays counted."""
+
+    def __init__(self) -> None:
+        self._lost, self._last = caps.NOTHING, caps.NOTHING
+        self._first = self._newest = ""
+        self._is_told = False
+
+    def count(self, trajectory: Mapping[str, Any]) -> UsedSoFar:
+        """Return what was used by all that this and earlier trajectories tell."""
+        now = used_in(trajectory)
+        times = sorted(_at(step) for step in _steps(trajectory) if _at(step))
+        first = times[0] if times else ""
+        if self._last.turns and (first > self._first or (now.turns or 0) < self._last.turns):
+            known = used_in({"steps": [step for step in _steps(trajectory) if _at(step) <= self._newest]})
+            self._lose(max(self._last.turns - (known.turns or 0), 0) / self._last.turns)
+        self._first, self._newest, self._last = first, max([self._newest, *times]), now
+        return self._lost.plus(now)
+
+    def _lose(self, share: float) -> None:
+        """Keep so much of what was counted at the last look."""
+        cost, tokens, turns = self._last
+        part = UsedSoFar(cost and cost * share, tokens and int(tokens * share), turns and round(turns * share))
+        self._lost = self._lost.plus(part)
+        if not self._is_told:
+            line = "the agent's logs were shortened or removed; what was counted by them stays counted"
+            print(line, file=sys.stderr, flush=True)
+        self._is_told = True
+
+
+def _at(step: Mapping[str, Any]) -> str:
+    """Return the time of a step as the trajectory has it: within one they sort as texts."""
+    return safe_read.text(step.get("timestamp"), 40) or ""
+
+
+def _steps(trajectory: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [safe_read.mapping(step) for step in safe_read.sequence(trajectory.get("steps"))]
+
+
 def used_in(trajectory: Mapping[str, Any]) -> UsedSoFar:
     """Tell what a trajectory (ATIF) says that was used."""
-    steps = [safe_read.mapping(step) for step in safe_read.sequence(trajectory.get("steps"))]
-    turns = [s for s in steps if s.get("source") == "agent" and not s.get("is_copied_context")]
+    turns = [s for s in _steps(trajectory) if s.get("source") == "agent" and not s.get("is_copied_context")]
     whole = safe_read.mapping(trajectory.get("final_metrics"))
     parts = [safe_read.mapping(step.get("metrics")) for step in turns]
     counts = [

@@ -1,13 +1,9 @@
 """Caps of a table: those of the nearest part, value by value; and what cannot be seen of an agent while it runs."""
 
-import contextlib
-import functools
-import importlib.util
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from parallelhassnes import prices
 from parallelhassnes.plan import CAPS, CapName, Caps
 from parallelhassnes.tables.expanders.expansion import Expansion
 from parallelhassnes.tables.model import CapFields
@@ -15,12 +11,8 @@ from parallelhassnes.tables.model import CapFields
 _USED: tuple[CapName, ...] = ("max_cost_usd", "max_tokens", "max_turns")
 SEEN_OF_TRIALS = frozenset({"terminus-2", "computer-1", "claude-code", "codex", "oracle", "nop"})
 """Harbor's agents of which is seen what they use while they run; the last two use nothing."""
-_SEEN_OF_STEPS: dict[str, frozenset[CapName]] = {
-    "codex": frozenset({"max_tokens", "max_turns"}),
-    "claude": frozenset({"max_tokens", "max_turns"}),
-}
-"""Agent of an agent step → what its events say while it runs."""
-_PRICES = "model_prices_and_context_window_backup.json"
+_SEEN_OF_STEPS = frozenset({"codex", "claude"})
+"""Agents of agent steps whose events, or sessions, say while they run what they use."""
 
 
 def asked(*parts: CapFields | None) -> Caps | None:
@@ -43,20 +35,25 @@ def tell_unseen(
         config: Harbor's AgentConfig of a trial's agent.
     """
     given = [name for name in _USED if caps is not None and getattr(caps, name) is not None]
-    if of_step:
-        given = [name for name in given if name not in _SEEN_OF_STEPS.get(agent, ())]
-    elif agent in SEEN_OF_TRIALS:
-        model = config.get("model_name")
-        if "max_cost_usd" not in given or not model or _is_priced(str(model), config.get("kwargs")):
+    model = str(config.get("model_name") or "")
+    if agent in (_SEEN_OF_STEPS if of_step else SEEN_OF_TRIALS):
+        # A trial without a model is an agent's that uses none. Claude's events name the model, also behind a word such as "sonnet".
+        unknown = model or (of_step and agent == "codex")
+        if agent == "claude" and not any(map(str.isdigit, model)):
+            unknown = False
+        if "max_cost_usd" not in given or not unknown or _is_priced(model, config.get("kwargs")):
             return
         given = ["max_cost_usd"]
+        why = (
+            f"litellm's prices, by which it is reckoned, lack {model}"
+            if model
+            else f"{agent} does not say which model it uses; name one"
+        )
+    elif of_step or ":" not in agent:
+        why = f"{agent} does not say while it runs what that is"
+    else:
+        why = f"{agent} is ended by it only if it fills in Harbor's AgentContext, or its trajectory.json, while it runs"
     if given:
-        if not of_step and agent in SEEN_OF_TRIALS:
-            why = f"litellm's prices, by which it is reckoned, lack {config['model_name']}"
-        elif of_step or ":" not in agent:
-            why = f"{agent} does not say while it runs what that is"
-        else:
-            why = f"{agent} is ended by it only if it fills in Harbor's AgentContext, or its trajectory.json, while it runs"
         context.problems.warn(f"{', '.join(given)}: {why}; max_wall_sec holds in any case")
 
 
@@ -65,15 +62,4 @@ def _is_priced(model: str, kwargs: object) -> bool:
     own = kwargs.get("model_info") if isinstance(kwargs, Mapping) else None
     if isinstance(own, Mapping) and own.get("input_cost_per_token") is not None:
         return True
-    return bool({model, model.partition("/")[2], model.rpartition("/")[2]} & _priced())
-
-
-@functools.cache
-def _priced() -> frozenset[str]:
-    """Return the models of litellm's price list, without importing litellm, which takes seconds."""
-    found = importlib.util.find_spec("litellm")
-    for folder in (found.submodule_search_locations or ()) if found else ():
-        with contextlib.suppress(OSError, ValueError):
-            prices = json.loads(Path(folder, _PRICES).read_bytes())
-            return frozenset(name for name, each in prices.items() if "input_cost_per_token" in each)
-    return frozenset()
+    return prices.of(model) is not None

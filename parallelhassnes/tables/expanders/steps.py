@@ -1,6 +1,6 @@
 """Jobs that are written out: from each step as written to the StepSpec that runs."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from parallelhassnes.errors import UserError
@@ -178,12 +178,17 @@ def _step(
     common |= made
     if kind in ("trial", "agent"):
         common["caps"] = caps.asked(step, head)
-        own = made["spec"]["config"]["agent"] if kind == "trial" else {"name": made["label"].partition(" · ")[0]}
+        own = made["spec"]["config"]["agent"] if kind == "trial" else _named(made)
         agent = str(own.get("import_path") or own.get("name"))
         caps.tell_unseen(common["caps"], agent, context, config=own, of_step=kind == "agent")
     if step.queue_key:
         common["queue_key"] = context.key(step.queue_key, at + "/queue_key")
     return StepSpec(depends_on=tuple(dict.fromkeys(depends_on)), **common)
+
+
+def _named(made: Mapping[str, Any]) -> dict[str, Any]:
+    """Return agent and model of an agent step, as Harbor's AgentConfig has those of a trial."""
+    return {"name": made["label"].partition(" · ")[0], "model_name": made["spec"].get("model")}
 
 
 def _of_kind(

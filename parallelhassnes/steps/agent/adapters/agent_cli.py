@@ -64,6 +64,8 @@ class Transcript:
     thread_id: str | None = None
     model: str | None = None
     used: Usage = Usage()
+    paid: Tokens = Tokens()
+    """Those of ``used`` whose cost is in it; of the others events have not told it yet, or never do."""
     tool_calls: int = 0
     turns: int = 0
     """Answers of the model, as far as events tell them apart: of Codex its messages and its calls of tools."""

@@ -170,6 +170,7 @@ class ClaudeReader:
         self._ended += Usage(number(event.get("total_cost_usd")), tokens)
         self._counted.clear()
         said.used = self._ended
+        said.paid = Tokens() if self._ended.cost_usd is None else self._ended.tokens
         said.failure = _failure(event)
 
 
