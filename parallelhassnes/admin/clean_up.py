@@ -45,6 +45,8 @@ class Left(BaseModel):
     """Where it is; null for what is in no engine."""
     run_id: str = ""
     """The attempt's; empty for an image that trials shared."""
+    size_bytes: int | None = None
+    """Of an image that trials shared, with the layers that others may have, too."""
     removed: bool = False
 
 
@@ -122,7 +124,8 @@ def _shared_images(ctx: Context) -> Iterator[Left]:
     shown = leftovers.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", mine)
     for tag in (shown or "").split():
         if tag not in needed:
-            yield Left(what="image", name=tag, engine="docker")
+            size = leftovers.docker("image", "inspect", "--format", "{{.Size}}", tag)
+            yield Left(what="image", name=tag, engine="docker", size_bytes=int(size) if size else None)
 
 
 def _processes(ctx: Context) -> Iterator[_Candidate]:

@@ -30,6 +30,7 @@ from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.schedule.tick import try_pass
 from parallelhassnes.steps.agent.adapters.agent_cli import NotInstalled
 from parallelhassnes.steps.agent.adapters.by_name import BUILT_IN, agent
+from parallelhassnes.steps.trial import leftovers
 from parallelhassnes.store import attempts, batches, earlier_batches, hosts, locks, members, space
 from parallelhassnes.store.queue import handed, tickets
 from parallelhassnes.views import host_lines
@@ -81,6 +82,7 @@ def _host(ctx: Context) -> Iterator[Check]:
     yield _harbor()
     yield from _agents()
     yield _docker(ctx)
+    yield from _build_cache(ctx)
     yield _sandbox()
     how = "forked from the tick" if launcher.fork_is_safe() else "spawned as fresh interpreters (slower)"
     yield Check(name="supervisors", state="ok", text=how)
@@ -110,6 +112,17 @@ def _docker(ctx: Context) -> Check:
         return Check(name="docker", state="ok", text="engine and Compose answer")
     state: Literal["note", "trouble"] = "trouble" if ctx.config.environment == "docker" else "note"
     return Check(name="docker", state=state, text=f"{text}; or use environment: sandbox")
+
+
+def _build_cache(ctx: Context) -> Iterator[Check]:
+    """Yield what builds have left in an engine in which trials of this store have run: it has no owner, so ``reap`` leaves it alone."""
+    if not space.docker_root(ctx.layout.runs).exists():
+        return
+    shown = leftovers.docker("system", "df", "--format", "{{.Type}}\t{{.Size}}\t{{.Reclaimable}}") or ""
+    for kind, size, unused in (line.split("\t") for line in shown.splitlines() if line.count("\t") == 2):
+        if kind == "Build Cache" and not unused.startswith("0B"):
+            text = f"{size}, {unused} of it unused, of all who build here, as Docker does not say whose; to be rid of it, `docker builder prune`"
+            yield Check(name="build cache", state="note", text=text)
 
 
 def _no_right() -> str:

@@ -148,6 +148,8 @@ def doctor(
         for left in found.left:
             done = "removed" if left.removed else "found" if not reap else "kept"
             of = f" (run {left.run_id})" if left.run_id else ""
+            if left.size_bytes is not None:
+                of += f" ({formatting.size(left.size_bytes)})"
             typer.echo(f"{done:8}{left.what:12}{left.name}{of}")
         for check in found.checks:
             typer.echo(f"{check.state:8}{check.name:12}{check.text}")

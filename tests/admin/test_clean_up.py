@@ -1,6 +1,7 @@
 """A trial in Docker whose supervisor and worker are killed: the tick removes all of it, and nothing else's."""
 
 import os
+import re
 import signal
 import subprocess
 
@@ -109,6 +110,9 @@ def test_doctor_shows_and_reaps_what_no_attempt_of_the_store_knows_any_more(root
     shown = program(root, "doctor", check=False).stdout
     assert state["run_id"] in shown
     assert "doctor --reap" in shown
+    assert re.search(rf"image +{image.repository(ctx.layout.runs)}:\w+ \([\d.]+ [KMG]?B\)", shown)
+    there = dict(line.split("=") for line in docker("system", "df", "--format", "{{slice .Type 0 5}}={{.Size}}"))
+    assert ("build cache" in shown) == (there["Build"] != "0B")
     assert docker("ps", "-q", "--filter", f"label=parallelhassnes.run={state['run_id']}")
     program(root, "doctor", "--reap", check=False)
     assert not docker("ps", "-aq", "--filter", f"label=parallelhassnes.run={state['run_id']}")
