@@ -1,6 +1,7 @@
 """Tables as users of the earlier ParallelHassnes have them: expanded unchanged, and run by a program as the agent."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -123,6 +124,137 @@ def test_what_it_never_knew_is_an_error(name):
     with pytest.raises(InvalidInput) as refused:
         of({"jobs": [{"steps": [STEP]}], **document})
     assert at in {problem.pointer for problem in refused.value.problems}
+
+
+VALUES = {
+    "table": {
+        "spec_version": "1.1",
+        "effective_defaults": {"timeouts": {"step_timeout_seconds": 7}},
+        "batch_goal_summary": "Two reports.",
+        "working_root": "inputs",
+        "concurrency": 3,
+        "packs": {"p": {"text": "Be terse."}},
+        "default_pack_id": "q",
+        "defaults_overrides": {"timeouts": {"step_timeout_seconds": 7}},
+        "effective_defaults_overrides": {"retries": {"max_attempts": 4}},
+        "execution_policy": {"sandbox": "read-only"},
+        "timeouts": {"step_timeout_seconds": 7},
+        "retries": {"max_attempts": 4},
+        "workspace_policy": {"mode": "isolated"},
+        "jobs": [{"steps": [{"prompt": "z"}]}],
+        "retention_policy": {"keep_days": 3},
+        "scoreboard": {"heartbeat_stale_after_seconds": 3},
+    },
+    "job": {
+        "job_id": "other",
+        "working_directory": "inputs",
+        "pack_id": "q",
+        "workspace_policy": {"mode": "isolated"},
+        "steps": [{"prompt": "z"}],
+    },
+    "step": {
+        "step_id": "other",
+        "prompt": "z",
+        "prompt_ref": "inputs/first.md",
+        "append_prompt": "z",
+        "pack_id": "q",
+        "depends_on": ["first"],
+        "resume_from": {"step_id": "first"},
+        "retry_policy": {"max_attempts": 4},
+        "timeout_seconds": 7,
+        "output_schema_ref": "inputs/schema.json",
+        "artifacts_expected": ["NOTES.md"],
+    },
+    "execution_policy": {
+        "sandbox": "read-only",
+        "approval_policy": "never",
+        "skip_git_repo_check": True,
+        "web_search_enabled": True,
+        "model_reasoning_effort": "high",
+        "add_dirs": ["inputs"],
+        "add_dir": "inputs",
+        "capture_events_jsonl": False,
+        "capture_codex_thread_id": False,
+    },
+    "timeouts": {"step_timeout_seconds": 7},
+    "retries": {
+        "max_attempts": 4,
+        "backoff_seconds": 9,
+        "retry_on_statuses": ["needs_attention"],
+        "mode": "resume_last_attempt",
+    },
+    "workspace_policy": {"mode": "isolated"},
+    "resume_from": {
+        "step_id": "zeroth",
+        "selector": "latest",
+        "run_id": "run-of-that-attempt",
+        "codex_thread_id": "0198-thread",
+    },
+    "pack": {"text": "Be verbose."},
+}
+"""A value of each key that is not its default; of what is told or refused any does."""
+
+
+def using(place, name, value):
+    """A table of the earlier program that has this key in its place, and one that lacks it."""
+    steps = [{"step_id": "zeroth", "prompt": "v"}, {"step_id": "first", "prompt": "w"}, {"step_id": "s", "prompt": "x"}]
+    table = {
+        "working_root": ".",
+        "packs": {"q": {"text": "Be terse."}},
+        "retries": {"max_attempts": 2},
+        "jobs": [{"job_id": "j", "working_directory": ".", "steps": steps}],
+    }
+    job, step = table["jobs"][0], steps[-1]
+    if place == "resume_from":
+        step["resume_from"] = {"step_id": "first"} | ({"selector": "run_id"} if name == "run_id" else {})
+    if place == "pack":
+        step["pack_id"] = "q"
+    parts = {"table": table, "job": job, "step": step, "pack": table["packs"]["q"]}
+    part = parts.get(place)
+    if part is None:
+        part = (step if place == "resume_from" else table).setdefault(place, {})
+    without = json.loads(json.dumps(table))
+    if name in ("default_pack_id", "packs"):
+        table["packs"].update(VALUES["table"]["packs"])
+    if name == "prompt_ref":
+        del step["prompt"]
+    part[name] = value
+    return table, without
+
+
+EVERY_KEY = [(place, name) for place, keys in KEYS.items() if place != "artifact" for name in keys]
+CHANGE_NOTHING = {("table", "spec_version"), ("table", "packs")}
+"""It tells the format apart; a pack that nobody names is asked for by nobody."""
+
+
+@pytest.mark.parametrize(("place", "name"), EVERY_KEY, ids=[f"{place}-{name}" for place, name in EVERY_KEY])
+def test_each_key_that_it_knew_is_kept_told_or_refused_as_the_list_says(place, name):
+    key = KEYS[place][name]
+    table, without = using(place, name, VALUES.get(place, {}).get(name, "x"))
+    if key.becomes == "refused":
+        with pytest.raises(InvalidInput, match=re.escape(key.why)):
+            of(table)
+        return
+    made = of(table)
+    told = [line for line in made.warnings if name in line]
+    if key.becomes == "told":
+        assert any(key.why in line for line in told), made.warnings
+    elif (place, name) not in CHANGE_NOTHING and not told:
+        try:
+            before = of(without)
+        except InvalidInput:  # it lacks what the key says
+            return
+        assert repr(made) != repr(before), f"{name} was dropped without a word"
+
+
+@pytest.mark.parametrize("place", [place for place in KEYS if place != "artifact"])
+def test_a_key_that_is_nearly_one_is_an_error_that_names_it(place):
+    name = next(name for name, key in KEYS[place].items() if key.becomes == "kept" and len(name) > 3)
+    table, _ = using(place, f"{name}x", "v")
+    with pytest.raises(InvalidInput) as refused:
+        of(table)
+    said = [str(problem) for problem in refused.value.problems]
+    assert any(f"unknown key '{name}x'" in line and f"did you mean '{name}'" in line for line in said), said
 
 
 def test_what_may_do_harm_is_said(monkeypatch, tmp_path):

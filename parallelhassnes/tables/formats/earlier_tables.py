@@ -152,11 +152,12 @@ def turned(document: dict[str, Any], problems: Problems) -> dict[str, Any]:
     """Return a table of the earlier ParallelHassnes in our own shape; what is wrong or not obeyed goes to ``problems``."""
     table = _part(document, "table", "", problems)
     merged = _defaults(table, problems)
+    timeouts = _part(merged["timeouts"], "timeouts", "/timeouts", problems)
     for name in ("defaults_overrides", "effective_defaults_overrides", "effective_defaults", "spec_version"):
         table.pop(name, None)
     table |= {
         "execution_policy": _policy(merged["execution_policy"], "/execution_policy", problems),
-        "timeouts": {"step_timeout_seconds": _seconds(merged["timeouts"].get("step_timeout_seconds"))},
+        "timeouts": {"step_timeout_seconds": _seconds(timeouts.get("step_timeout_seconds"))},
         "retries": _retries(merged["retries"], "/retries", problems),
         "workspace_policy": _part(merged["workspace_policy"], "workspace_policy", "/workspace_policy", problems),
     }
