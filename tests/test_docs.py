@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from doc_blocks import commands_of
 from servers import kept_port
 from stores import CHECKOUT, readers_place
 
@@ -98,17 +99,12 @@ def test_every_picture_of_the_documents_is_shown():
     assert {path.name for path in (DOCS / "img").glob("*.svg")} <= shown
 
 
-def commands_of(page: Path) -> list[str]:
-    blocks = re.findall(r"^```console\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
-
-
 @pytest.mark.namespaces
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", ["start.md", "unattended.md", "ci.md", "team.md"])
 def test_the_commands_of_a_page_run_in_their_order(name, tmp_path):
     place, env = readers_place(tmp_path)
-    lines = commands_of(DOCS / name)
+    lines = commands_of(f"docs/{name}")
     assert lines
     with kept_port() as port:
         script = "\n".join(["set -e", "trap 'kill $(jobs -p) 2>/dev/null || :' EXIT", *lines]).replace("8765", port)

@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import warm
+from doc_blocks import commands_of
 from stores import CHECKOUT, environment, readers_place
 from typer.main import get_command
 
 from parallelhassnes.cli.app import app
 
 README = CHECKOUT / "README.md"
-BLOCKS = re.findall(r"```console\n(.*?)```", README.read_text(), re.DOTALL)
-COMMANDS = [line.removeprefix("$ ") for block in BLOCKS for line in block.splitlines()]
+COMMANDS = commands_of("README.md")
 TROUBLE_IS_NO_ERROR = ("parallelhassnes doctor",)
 """What doctor finds is about the host, not about the README."""
 STARTS_ATTEMPTS = ("append", "rerun", "retry")

@@ -1,18 +1,13 @@
 """The examples of docs/http.md run as written, in their order."""
 
-import re
 import subprocess
 
 import pytest
+from doc_blocks import commands_of
 from servers import kept_port
-from stores import CHECKOUT, readers_place
+from stores import readers_place
 
-PAGE = (CHECKOUT / "docs" / "http.md").read_text()
-LINES = [
-    line.removeprefix("$ ")
-    for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
-    for line in block.splitlines()
-]
+LINES = commands_of("docs/http.md")
 
 
 @pytest.mark.timeout(300)
