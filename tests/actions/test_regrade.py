@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import tarfile
 
 import harbor_jobs
@@ -169,7 +170,8 @@ def test_where_nothing_is_kept_that_is_one_line(tmp_path):
     ctx = context(tmp_path)
     old = run(tmp_path, keep_workspace=False)
     with pytest.raises(
-        UserError, match=r"2 trials left out, no workspace: none was kept: .*; run with --keep-workspace"
+        UserError,
+        match=r"2 trials left out, the tests run in the agent's own environment, and there is no workspace: none was kept: .*; run with --keep-workspace",
     ):
         regrade(ctx, old, [make_task(tmp_path / "new", "hello")])
     with pytest.raises(UserError, match="their task is not among those of --verifier"):
@@ -263,38 +265,80 @@ def test_in_the_sandbox(tmp_path):
     assert rewards(ctx, again) == {"oracle": 1.0}
 
 
+def apart(folder, test, *, name="hello", solution="mkdir -p /logs/artifacts; echo 7 > /logs/artifacts/n", more=""):
+    """A task whose verifier has an environment of its own, and is given what Harbor has collected."""
+    made = make_task(folder, name, solution=solution, test=test)
+    toml = made / "task.toml"
+    separate = '[verifier]\ntimeout_sec = 30.0\nenvironment_mode = "separate"\n'
+    toml.write_text(more + toml.read_text().replace("[verifier]\ntimeout_sec = 30.0\n", separate))
+    (made / "tests" / "Dockerfile").write_text("FROM debian:bookworm-slim\nWORKDIR /app\nCOPY test.sh /tests/test.sh\n")
+    return made
+
+
+def wants(number):
+    return (
+        f"[ $(cat /logs/artifacts/n) = {number} ] && echo 1 > /logs/verifier/reward.txt"
+        " || echo 0 > /logs/verifier/reward.txt"
+    )
+
+
 @pytest.mark.namespaces
 def test_harbors_own_regrade_judges_artifacts_where_the_verifier_is_apart(tmp_path):
-    """Also of an imported batch, which has no workspace."""
     ctx = context(tmp_path)
-    apart = '[verifier]\ntimeout_sec = 30.0\nenvironment_mode = "separate"\n'
-
-    def task(folder, test):
-        made = make_task(folder, "hello", solution="mkdir -p /logs/artifacts; echo 7 > /logs/artifacts/n", test=test)
-        toml = made / "task.toml"
-        toml.write_text(toml.read_text().replace("[verifier]\ntimeout_sec = 30.0\n", apart))
-        (made / "tests" / "Dockerfile").write_text(
-            "FROM debian:bookworm-slim\nWORKDIR /app\nCOPY test.sh /tests/test.sh\n"
-        )
-        return made
-
-    first = task(tmp_path, "[ $(cat /logs/artifacts/n) = 7 ] && echo 1 > /logs/verifier/reward.txt")
+    first = apart(tmp_path, wants(7))
     program(tmp_path, "run", str(first), "-a", "oracle", "-e", "sandbox", "-q", "--fail-on", "never", env=SUPPORT)
     (old,) = ctx.layout.batch_ids()
     assert rewards(ctx, old) == {"oracle": 1.0}, (attempt_of(ctx, old, "oracle") / "final.txt").read_text()
-    new = regrade(
-        ctx,
-        old,
-        [
-            task(
-                tmp_path / "new",
-                "[ $(cat /logs/artifacts/n) = 8 ] && echo 1 > /logs/verifier/reward.txt || echo 0 > /logs/verifier/reward.txt",
-            )
-        ],
-    ).batch_id
+    new = regrade(ctx, old, [apart(tmp_path / "new", wants(8))]).batch_id
     drain(tmp_path)
     report = json.loads((attempt_of(ctx, new, "oracle") / "final.json").read_text())
     assert (report["trial"]["reward"], report["trial"]["regrade"]["by"]) == (0.0, "artifacts"), report
+
+
+def harbor_run(folder, *options):
+    """A job of the real ``harbor run``, in the sandbox of ours."""
+    environment = "parallelhassnes.sandbox.environment:SandboxEnvironment"
+    command = [harbor_jobs.HARBOR, "run", "-p", folder / "tasks", "-a", "oracle", "-e", environment, "-y", "-q"]
+    done = subprocess.run(
+        [*command, "-o", folder / "jobs", *options],
+        env=harbor_jobs.environment(folder / "of-run"),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.namespaces
+@pytest.mark.timeout(300)
+def test_an_imported_job_is_judged_again_by_its_artifacts_and_what_cannot_be_is_said(tmp_path):
+    """By changed tests, without an agent: what Harbor has collected of each trial; and of each that cannot be judged why."""
+    ctx = context(tmp_path)
+    source = tmp_path / "source"
+    for name in ("kept", "linked", "shared", "wants-more"):
+        apart(source / "tasks", wants(7), name=name)
+    linked = source / "tasks" / "linked" / "solution" / "solve.sh"
+    linked.write_text(linked.read_text() + "ln -s /etc/passwd /logs/artifacts/out\n")
+    harbor_run(source, "--job-name", "old", "-n", "4")
+    (one,) = import_jobs(ctx, [source / "jobs" / "old"]).jobs
+    changed = tmp_path / "changed"
+    for name in ("kept", "linked"):
+        apart(changed, wants(8), name=name)
+    make_task(changed, "shared")
+    apart(changed, wants(8), name="wants-more", more='artifacts = ["/app/other"]\n')
+    made = regrade(ctx, one.batch_id, [changed])
+    assert (made.trials, made.left_out) == (1, 3)
+    why = {line.rpartition(": ")[2].split("/")[1]: line for line in made.notes}
+    assert "the tests run in the agent's own environment, and there is no workspace: none was kept" in why["shared"]
+    assert "Harbor has not collected /app/other, and there is no workspace" in why["wants-more"]
+    assert "out leads to nothing of the trial's, and Harbor follows it" in why["linked"]
+    drain(tmp_path)
+    assert rewards(ctx, one.batch_id) == {"oracle": 1.0}
+    assert rewards(ctx, made.batch_id) == {"oracle": 0.0}
+    (flip,) = [each for each in conclusions(ctx.layout, made.batch_id).trials if each.flipped]
+    assert (flip.task, flip.before, flip.after) == ("kept", 1.0, 0.0)
+    assert verify(ctx.layout).ok
 
 
 def test_two_jobs_of_harbor_come_in_are_compared_with_a_batch_of_today_and_one_is_judged_again(tmp_path):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parallelhassnes import formatting
+from parallelhassnes.actions.stored import artifact_record
 from parallelhassnes.actions.submit import submit
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import PassRule, Regraded, StepSpec
@@ -32,7 +33,7 @@ from parallelhassnes.tables.expanders.tasks import FoundTask, tasks_in
 from parallelhassnes.tables.parse.located_errors import Problems
 from parallelhassnes.views.scoreboard_models import View
 
-_MOST_NAMED = 5
+_MOST_NAMED = 20
 _JUDGED = frozenset({"verifier", "agent_timeout", "capped"})
 """Failure classes of trials without a reward whose agents came to an end that tests can judge; not so one that broke, or was refused by its provider."""
 _RESTORING_SEC = 900.0
@@ -195,11 +196,12 @@ def _entry(trial: _Trial, task: FoundTask, told: str | None) -> dict[str, Any] |
         return "their seals are not what the ledger names"
     if (gone := removals.of_attempt(folder)) is not None:
         return gone.line
-    by_artifacts = _judges_artifacts(task) and _has_artifacts(folder)
+    why = artifact_record.why_not(Path(task.config["path"]), folder / TRIAL_DIR, config.get("artifacts") or [])
+    by_artifacts = not why
     if by_artifacts and not folder.is_dir():
         return "Harbor cannot read artifacts of a packed batch: unpack it"
     if not by_artifacts and not workspace.read(folder)[0]:
-        return f"no workspace: {workspace.read(folder)[1]}"
+        return f"{why}, and there is no workspace: {workspace.read(folder)[1]}"
     config.pop("task", None)
     again = Regraded(
         attempt=f"{row.batch_id}/{row.job_id}/{facts.step_id}/{folder.name}",
@@ -243,17 +245,3 @@ def _rule(step: StepSpec) -> dict[str, Any] | None:
     said = step.spec.get("pass_rule")
     rule = PassRule.model_validate(said) if said else None
     return rule.model_dump(mode="json") if rule and rule.source in ("table", "sweep", "step") else None
-
-
-def _judges_artifacts(task: FoundTask) -> bool:
-    """Tell whether Harbor's own regrade takes the task: its verifier has an environment of its own."""
-    from harbor.trial.regrade import check_task_regradable
-
-    try:
-        return check_task_regradable(Path(task.config["path"])) is None
-    except (OSError, ValueError):
-        return False
-
-
-def _has_artifacts(folder: Path) -> bool:
-    return safe_read.size(folder / TRIAL_DIR / "artifacts" / "manifest.json") is not None
