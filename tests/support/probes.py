@@ -97,6 +97,14 @@ def claude() -> Missing | None:
 
 
 @functools.cache
+def acpx() -> Missing | None:
+    """The program by which Harbor's simulated users speak with an agent."""
+    if why := _fails("acpx", "--version"):
+        return Missing(f"no acpx ({why})", "npm install -g acpx, or .ci/node-packages")
+    return None
+
+
+@functools.cache
 def oddish() -> Missing | None:
     """The Oddish command line, in both versions."""
     for program in ("oddish", "oddish-0.1.10"):
@@ -226,6 +234,7 @@ PROBES = {
     "nginx": nginx,
     "browser": browser,
     "oddish": oddish,
+    "acpx": acpx,
     "docker": docker,
     "podman": podman,
     "bubblewrap": bubblewrap,

@@ -147,6 +147,9 @@ class TrialExpander:
         if isinstance(agent.get("bridge"), dict):
             agent["bridge"] = dict(agent["bridge"])
             self._file(agent["bridge"], "prompt_path", at + "/bridge")
+            if isinstance(agent["bridge"].get("kwargs"), dict):
+                agent["bridge"]["kwargs"] = dict(agent["bridge"]["kwargs"])
+                self._file(agent["bridge"]["kwargs"], "acpx_config_path", at + "/bridge/kwargs")
         return agent
 
     def environment(self, raw: Any, at: str) -> dict[str, Any]:
