@@ -375,6 +375,8 @@ class TrialSpec(Record):
     """What the step, the sweep, the table or the task says of passing; None for the default."""
     keep_workspace: bool = False
     """Keep what the agent has left in its working directory beside the attempt."""
+    plugins: list[dict[str, Any]] = []
+    """Harbor's job plugins around it: ``import_path`` (or the name that a package gives it) and ``kwargs``."""
     regrade: Regraded | None = None
     """Of a trial that runs no agent."""
     source_key: str = ""

@@ -88,6 +88,8 @@ def identity(step: StepSpec) -> str | None:
     checksum = spec.get("task_checksum")
     if step.kind != "trial" or not checksum or spec.get("regrade") or spec.get("source_key"):
         return None
+    if spec.get("plugins"):  # they are to see each trial
+        return None
     config.pop("task", None)
     environment = dict(safe_read.mapping(config.get("environment")))
     if is_sandbox(environment.get("import_path")):

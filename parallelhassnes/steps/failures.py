@@ -150,6 +150,7 @@ RULES: tuple[FailureRule, ...] = (
     FailureRule("cap reached", "capped", types="AgentCappedError"),
     # What is missing around the trial: nobody was asked, or nobody could be.
     FailureRule("missing extra", "configuration", types="MissingExtraError DspyImportError"),
+    FailureRule("job plugin", "configuration", types="PluginError"),
     FailureRule(
         "missing extra, told",
         "configuration",

@@ -101,7 +101,6 @@ def test_a_dry_run_leaves_nothing_and_detach_returns_at_once(root: Path) -> None
         (["-o", "jobs"], "-o cannot be done here; everything lies under runs/"),
         (["--diff", "jobs/one"], "--diff cannot be done here; run it, then parallelhassnes compare"),
         (["--print-config"], "--print-config cannot be done here; harbor run prints it"),
-        (["--plugin", "x:Y"], "--plugin cannot be done here; plugins run in one process"),
     ],
 )
 def test_what_cannot_hold_is_refused_in_one_line(root: Path, options: list[str], said: str) -> None:

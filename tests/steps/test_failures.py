@@ -32,6 +32,7 @@ OF_RULE = {
         "The 'daytona' extra is required.\n  pip install 'harbor[daytona]'",
         "create",
     ),
+    "job plugin": ("PluginError", "the job plugin notes does not start: no room", "create"),
     "missing extra, told": ("ImportError", "install it: pip install 'litellm[proxy]'", "create"),
     "missing module": ("ModuleNotFoundError", "No module named 'boto3'", "agent"),
     "missing key": (
@@ -574,6 +575,7 @@ def test_the_types_exist():
         "PartialCredentialsError",
         "DefaultCredentialsError",
         "OpenAIError",
+        "PluginError",
         "UserError",
         "APITimeoutError",
         "RemoteProtocolError",

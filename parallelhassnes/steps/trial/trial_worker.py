@@ -32,6 +32,7 @@ from parallelhassnes.steps.trial import (
     capped_agent,
     environment_end,
     image,
+    job_plugins,
     leftovers,
     preload,
     remote,
@@ -130,13 +131,18 @@ async def _run(attempt: StepAttempt, progress: PhaseNote) -> int:
     environment_end.Watched.watch(attempt, trial)
     capped_agent.arrange(trial, attempt)
     workspace.arrange(trial, attempt)
+    plugins = job_plugins.Plugins(trial, attempt)
     try:
+        await plugins.start(attempt.step.spec.get("plugins") or ())
         await trial.run()
+        await plugins.end()
     except asyncio.CancelledError:
         if not canceled.is_set():
             raise
         await _environments_down()
         return EXIT_CANCELED
+    finally:
+        plugins.clear()
     if canceled.is_set():
         await _environments_down()
     return 0

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import BATCH_FILES, Ids
-from parallelhassnes.plan import LEFT_OPEN, Plan, Retry, is_sandbox
+from parallelhassnes.plan import LEFT_OPEN, Plan, Retry, StepSpec, is_sandbox
 from parallelhassnes.tables.expanders.expansion import Expansion
 from parallelhassnes.tables.expanders.plan_check import finish
 from parallelhassnes.tables.expanders.tasks import FoundTask, TaskFilter, is_task_dir, read_task, tasks_in
@@ -35,6 +35,7 @@ def expand_harbor_job(document: dict[str, Any], context: Expansion) -> Plan | No
     raw.pop("$schema", None)
     passing = _passing(raw.pop("pass", None), problems)
     named = raw.pop("secrets", None)
+    plugins = _plugins(raw.pop("plugins", None), problems)
     secrets = check_names(named if isinstance(named, list) else [], "/secrets", problems)
     if (version := raw.pop("schema_version", 1)) != 1:  # of Harbor's files since 0.25; without, it is the same
         problems.add("/schema_version", f"{version!r} is not known", "write 1, or leave it out")
@@ -81,6 +82,8 @@ def expand_harbor_job(document: dict[str, Any], context: Expansion) -> Plan | No
         "/n_attempts",
         said=((passing, "table"),),
     )
+    if plugins:
+        drafts = [draft._replace(steps=[_with(step, plugins) for step in draft.steps]) for draft in drafts]
     return Plan(
         table_format="harbor-job",
         experiment=config.job_name if "job_name" in raw else "",
@@ -90,6 +93,38 @@ def expand_harbor_job(document: dict[str, Any], context: Expansion) -> Plan | No
         jobs=finish(drafts),
         harbor_job=_portable(config),
     )
+
+
+def _plugins(raw: Any, problems: Problems) -> list[dict[str, Any]]:
+    """Return Harbor's job plugins, which its command line takes and its file format no longer has."""
+    from harbor.cli.job_plugins import PluginConfig
+    from harbor.cli.plugin_registry import resolve_plugin_import_path
+
+    if raw is None:
+        return []
+    if not isinstance(raw, list):
+        problems.add("/plugins", f"must be an array, not {json_type(raw)}")
+        return []
+    check_keys(problems, "/plugins", list[PluginConfig], raw)
+    made = []
+    for index, each in enumerate(raw):
+        at = pointer("plugins", index)
+        try:
+            plugin = PluginConfig.model_validate(each)
+            resolve_plugin_import_path(plugin.import_path)
+        except ValidationError as error:
+            problems.add_validation(at, error)
+            continue
+        except ValueError as error:
+            problems.add(at + "/import_path", str(error).splitlines()[0])
+            continue
+        check_env(plugin.kwargs, at + "/kwargs", problems)
+        made.append(plugin.model_dump(mode="json", exclude_defaults=True))
+    return made
+
+
+def _with(step: StepSpec, plugins: list[dict[str, Any]]) -> StepSpec:
+    return step.model_copy(update={"spec": {**step.spec, "plugins": plugins}}) if step.kind == "trial" else step
 
 
 def _says_how_many(raw: dict[str, Any]) -> bool:

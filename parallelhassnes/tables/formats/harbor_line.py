@@ -23,11 +23,6 @@ INSTEAD: dict[str, tuple[str, str]] = {
         "everything lies under runs/ of --root; parallelhassnes export BATCH --to view DIR makes Harbor's folder",
     ),
     "print_config": ("--print-config", "harbor run prints it; --dry-run says here what would run"),
-    "job_plugin": (
-        "--plugin",
-        "plugins run in one process with all trials, and here each trial has its own; use harbor run",
-    ),
-    "plugin_kwargs": ("--plugin-kwarg", "as --plugin: use harbor run"),
     "export_traces": (
         "--export-traces",
         "run it, then parallelhassnes export BATCH --to view DIR and harbor traces export",
@@ -78,6 +73,12 @@ def read(arguments: Sequence[str], own: Callable[..., Any], name: str) -> Harbor
         if given.get(parameter):
             raise UserError(f"{option} cannot be done here", fix=fix)
     ours |= {key: given.get(key) for key in ("quiet", "dry_run")}
+    plugins = _plugins(given.pop("job_plugin", None), given.pop("plugin_kwargs", None))
+    given |= {
+        name: None
+        for name in ("job_plugin", "plugin_kwargs")
+        if name in inspect.signature(jobs.build_job_config).parameters
+    }
     given["dry_run"] = False
     try:
         config = jobs.build_job_config(**given)
@@ -88,7 +89,17 @@ def read(arguments: Sequence[str], own: Callable[..., Any], name: str) -> Harbor
         raise UserError(f"harbor run refuses this line: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     except (ValueError, OSError) as error:
         raise UserError(f"harbor run refuses this line: {str(error).splitlines()[0]}") from None
-    return HarborLine(_document(config), ours)
+    return HarborLine(_document(config) | ({"plugins": plugins} if plugins else {}), ours)
+
+
+def _plugins(names: list[str] | None, kwargs: list[str] | None) -> list[dict[str, Any]]:
+    """Return the job plugins of a line, which are no part of Harbor's job."""
+    from harbor.cli.job_plugins import plugin_configs_from_cli
+
+    try:
+        return [each.model_dump(mode="json", exclude_defaults=True) for each in plugin_configs_from_cli(names, kwargs)]
+    except ValueError as error:
+        raise UserError(f"harbor run refuses this line: {str(error).splitlines()[0]}") from None
 
 
 def _parse(arguments: Sequence[str], own: Callable[..., Any], theirs: Callable[..., Any], name: str) -> dict[str, Any]:

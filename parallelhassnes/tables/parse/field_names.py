@@ -16,7 +16,7 @@ from parallelhassnes.tables.parse.located_errors import Problems, pointer
 
 OLDER_SPELLINGS: dict[str, frozenset[str]] = {
     "EnvironmentConfig": frozenset({"mounts_json", "suppress_override_warnings"}),
-    "JobConfig": frozenset({"orchestrator", "plugins"}),
+    "JobConfig": frozenset({"orchestrator"}),
     "DatasetConfig": frozenset({"registry"}),
 }
 """Keys that a Harbor model takes in a ``before`` validator, so that they are not among its fields."""
