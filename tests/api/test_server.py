@@ -169,7 +169,7 @@ def test_a_foreign_page_changes_nothing_where_no_token_is_needed(root):
 def test_login_by_cookie_needs_the_csrf_token_for_changes(guarded):
     _, server, tokens = guarded
     page = {"Accept": "text/html"}
-    with httpx.Client(base_url=server.url) as browser:
+    with httpx.Client(base_url=server.url, timeout=60) as browser:
         to_login = browser.get("/openapi.json?a=b", headers=page)
         assert (to_login.status_code, to_login.headers["location"]) == (303, "/login?next=/openapi.json%3Fa%3Db")
         done = browser.post("/login", data={"token": tokens["operate"], "next": "//evil.example"})
