@@ -100,10 +100,12 @@ class Plugins:
         Raises:
             PluginError: in one line, which of them cannot be had and why.
         """
-        from harbor.cli.job_plugins import attach_job_plugin
-
         if not wanted:
             return
+        from harbor.cli.job_plugins import (
+            attach_job_plugin,
+        )  # seconds of imports, which a trial without plugins is spared
+
         self._job = TrialJob(self._trial, self._attempt)
         self._job.job_dir.mkdir(exist_ok=True)
         (self._job.job_dir / self._trial.config.trial_name).symlink_to(Path("..") / TRIAL_DIR)
@@ -116,11 +118,11 @@ class Plugins:
 
     async def end(self) -> None:
         """Tell each that its job has ended, with what came of the trial; what goes wrong with it is in the trial's log, as there."""
+        if not self._made:
+            return
         from harbor.cli.job_plugins import finalize_job_plugins
         from harbor.models.job.result import JobResult, JobStats
 
-        if not self._made:
-            return
         now = datetime.now(UTC)
         results = [self._trial.result]
         stats = JobStats.from_trial_results(results, n_total_trials=1)
