@@ -239,6 +239,14 @@ class AuditConfig(BaseModel):
     """Command that takes each new checkpoint elsewhere; the file, and that of its signature, are added at its end."""
     hook_timeout_sec: float = Field(default=120.0, gt=0, le=86_400)
     """Time that the hook has before it is ended."""
+    send_to: str | None = None
+    """Where each new checkpoint is written, too, and never again: ``s3://BUCKET/FOLDER``, ``gs://…``, ``az://…`` or a folder, relative to the
+    root. Best a bucket that locks what it has. Credentials stand in the environment or in ``env_file``, never here."""
+
+    @field_validator("send_to")
+    @classmethod
+    def _is_a_place(cls, value: str | None) -> str | None:
+        return value if value is None else check_archive_url(value)
 
 
 type NotifyEvent = Literal["batch_ended", "gate_waits", "key_paused", "budget_reached", "nothing_ticks"]

@@ -1,5 +1,6 @@
 """``audit verify``, ``audit checkpoint`` and ``audit prove``."""
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,8 @@ from parallelhassnes.cli.options import BatchArgument, JsonOption, RootOption, c
 
 if TYPE_CHECKING:
     from parallelhassnes.admin.audit.audit_models import Audit
+    from parallelhassnes.store.archives.object_store import ObjectStore
+    from parallelhassnes.store.layout import Layout
 
 SHOWN = 100
 
@@ -45,11 +48,11 @@ def verify(
         ),
     ] = None,
     against: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
             "--against",
-            metavar="CHECKPOINT",
-            help="A checkpoint that was kept elsewhere: the ledgers must go on from it.",
+            metavar="CHECKPOINT|URL",
+            help="A checkpoint that was kept elsewhere, or where all are sent to (s3://…, gs://…, az://… or a folder): the ledgers must go on from them.",
         ),
     ] = None,
     signers: Annotated[
@@ -74,12 +77,32 @@ def verify(
 
     layout = layout_of(root)  # nothing is written, so that root can verify another user's store
     named = None if batch is None else [resolve(layout, batch).batch_id]
-    done = check(layout, named, against=against or (), signers=signers, tasks=tasks)
+    places = [each for each in against or () if "://" in each or Path(each).is_dir()]
+    done = check(
+        layout,
+        named,
+        against=[Path(each) for each in against or () if each not in places],
+        elsewhere=_opened(layout, places),
+        signers=signers,
+        tasks=tasks,
+    )
     if json:
         typer.echo(dumps(done.model_dump()), nl=False)
     else:
         _show(done)
     raise typer.Exit(0 if done.ok else 1)
+
+
+def _opened(layout: "Layout", places: list[str]) -> "list[ObjectStore]":
+    """Open what is named by an address, with credentials as ``archive`` takes them."""
+    if not places:
+        return []
+    from parallelhassnes.schedule.context import open_context
+    from parallelhassnes.store.archives.object_store import open_store
+
+    ctx = open_context(layout.root)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a request that waits for a server hears of no signal otherwise
+    return [open_store(each, ctx.secrets(), at=Path.cwd()) for each in places]
 
 
 def _show(done: "Audit") -> None:

@@ -4,7 +4,8 @@
     end of a pass, without tick.lock: wanted? ─▶ checkpoint.lock ─▶ wanted removed ─▶ <number>.json ─▶ .sig ─▶ hook
 
 A crash before the file leaves nothing but the wish, if it came before that was removed; the next day makes up for it. One after it
-leaves a checkpoint without a signature, which the next one binds. The hook runs in a process of its own, since it may take as long as a network takes; what it has not taken is sent again with the next checkpoint, and ``audit verify`` says so until then.
+leaves a checkpoint without a signature, which the next one binds. The hook runs, and ``send_to`` is written to, in a process of its own, since
+either may take as long as a network takes; what was not taken is sent again with the next checkpoint, and ``audit verify`` says so until then.
 """
 
 import os
@@ -13,8 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from parallelhassnes.config import AuditConfig
 from parallelhassnes.errors import UserError
-from parallelhassnes.execute import launcher
+from parallelhassnes.execute import launcher, processes
 from parallelhassnes.schedule import at_rest, ephemeral_secrets
 from parallelhassnes.schedule.context import ENTRY_POINTS, Context, renewed
 from parallelhassnes.store import atomic, locks
@@ -55,7 +57,7 @@ def keep(ctx: Context) -> None:
         return
     finally:
         locks.release(lock)
-    if made is not None and ctx.config.audit.hook:
+    if made is not None and is_sent(ctx.config.audit):
         _send_beside(ctx)
 
 
@@ -83,8 +85,21 @@ def _make(ctx: Context, *, full: bool) -> MadeCheckpoint | None:
     return MadeCheckpoint(path, signatures.is_signed(path))
 
 
+def is_sent(audit: AuditConfig) -> bool:
+    """Tell whether checkpoints are to go elsewhere."""
+    return bool(audit.hook or audit.send_to)
+
+
+def unsent(layout: Layout, audit: AuditConfig) -> dict[int, str]:
+    """Return the numbers that are still to go elsewhere, with who lacks each."""
+    left = dict.fromkeys(checkpoints.unsent(layout, audit.send_to), f"{audit.send_to}") if audit.send_to else {}
+    for number in checkpoints.unsent(layout) if audit.hook else ():
+        left[number] = " and ".join(filter(None, ["the hook", left.get(number)]))
+    return left
+
+
 def send(ctx: Context) -> str:
-    """Have the hook take every checkpoint that it has not taken, oldest first; return what is wrong, empty where all is well.
+    """Send every checkpoint to whoever lacks it, oldest first; return what is wrong, empty where all is well.
 
     Raises:
         StoreBusy: another process has been sending for longer than a hook may take.
@@ -96,7 +111,7 @@ def send(ctx: Context) -> str:
 def send_unless_sent(ctx: Context) -> None:
     """Send what there is; who is at it already sees, after its own, to what came meanwhile."""
     trouble = ""
-    while not trouble and checkpoints.unsent(ctx.layout):
+    while not trouble and unsent(ctx.layout, ctx.config.audit):
         lock = locks.hold(_sending_lock(ctx.layout))
         if lock is None:
             return
@@ -111,7 +126,33 @@ def _sending_lock(layout: Layout) -> Path:
 
 
 def _send_all(ctx: Context) -> str:
-    for number in checkpoints.unsent(ctx.layout):
+    """Send to the address, then to the hook: one that takes nothing keeps nothing from the other."""
+    return "; ".join(filter(None, [_write_all(ctx), _hand_all(ctx)]))
+
+
+def _write_all(ctx: Context) -> str:
+    """Write what the address lacks: the signature, then the checkpoint."""
+    from parallelhassnes.store.archives.object_store import open_store  # a tick without an address does not need it
+
+    to = ctx.config.audit.send_to
+    left = checkpoints.unsent(ctx.layout, to) if to else []
+    if not to or not left:
+        return ""
+    try:
+        there = open_store(to, ctx.secrets(), at=ctx.layout.root)
+        for number in left:
+            path, key = checkpoints.place(ctx.layout, number), checkpoints.key(ctx.layout, number)
+            if signatures.is_signed(path):
+                there.create(f"{key}{SIGNATURE}", path.with_name(path.name + SIGNATURE).read_bytes())
+            there.create(key, path.read_bytes())
+            checkpoints.note_sent(ctx.layout, number, to)
+    except (UserError, OSError) as error:
+        return _failed(ctx.layout, min(checkpoints.unsent(ctx.layout, to)), str(error))
+    return ""
+
+
+def _hand_all(ctx: Context) -> str:
+    for number in checkpoints.unsent(ctx.layout) if ctx.config.audit.hook else ():
         path = checkpoints.place(ctx.layout, number)
         beside = path.with_name(path.name + SIGNATURE)
         files = [str(path), *([str(beside)] if beside.exists() else [])]
@@ -148,10 +189,12 @@ def _say(layout: Layout, line: str) -> None:
 def _send_beside(ctx: Context) -> None:
     """Send in a process of its own."""
     root, log = ctx.layout.root, ctx.layout.system / _LOG
-    sends = partial(_send_without_secrets, ctx)
-    launcher.start_beside(sends, ENTRY_POINTS, "send_checkpoints", str(root), log=log, cwd=root)
+    launcher.start_beside(partial(_send, ctx), ENTRY_POINTS, "send_checkpoints", str(root), log=log, cwd=root)
 
 
-def _send_without_secrets(ctx: Context) -> None:
+def _send(ctx: Context) -> None:
     ephemeral_secrets.keep_only(())
+    if ctx.config.audit.send_to:
+        command = [*processes.OURSELVES, ENTRY_POINTS, "send_checkpoints", str(ctx.layout.root)]
+        os.execv(command[0], command)  # noqa: S606 - a fresh heap, for a library with threads
     send_unless_sent(ctx)

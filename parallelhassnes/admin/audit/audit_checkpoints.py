@@ -2,24 +2,35 @@
 
 Every head that a checkpoint names must still be in its ledger, at the same number: then nothing before it was cut,
 dropped or written anew. Those of the store must follow on each other without a gap; one that comes from elsewhere must be the
-one that the store has under that number, and so binds all before it.
+one that the store has under that number, and so binds all before it. Where they are sent to (``[audit] send_to``) each is called by its hash,
+so a listing says whether all are there, and the same. The heads of an archive are compared alike: each of them must still be in its ledger.
 """
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from parallelhassnes import formatting
 from parallelhassnes.admin.audit.audit_ledger import Lines
 from parallelhassnes.admin.audit.audit_models import Finding
 from parallelhassnes.errors import UserError
-from parallelhassnes.schedule import configuration
-from parallelhassnes.store import atomic
+from parallelhassnes.schedule import checkpointing, configuration
+from parallelhassnes.store import atomic, identity
+from parallelhassnes.store.archives import remote_batch
+from parallelhassnes.store.archives.object_store import ObjectStore
+from parallelhassnes.store.archives.remote_batch import RemoteHead
 from parallelhassnes.store.evidence import checkpoints, ledger, signatures
 from parallelhassnes.store.evidence.checkpoints import Checkpoint, LedgerHead
 from parallelhassnes.store.identity import STORE_ID
 from parallelhassnes.store.layout import Layout
 
 _PLACE = "_system/checkpoints"
+_READERS = 16
+"""Batches whose heads are read at once."""
 
 
 class _Said(NamedTuple):
@@ -30,11 +41,31 @@ class _Said(NamedTuple):
     """The checkpoint, in words."""
 
 
+def _heads(store: ObjectStore, batch_id: str) -> list[RemoteHead | str]:
+    """Return every head of a batch in an archive; of one that cannot be used, what is wrong with it."""
+    found: list[RemoteHead | str] = []
+    for key in remote_batch.head_keys(store, batch_id):
+        try:
+            found.append(remote_batch.read_head(store, key))
+        except (remote_batch.WrongArchive, atomic.CorruptFile) as error:
+            found.append(str(error))
+    return found
+
+
 class Checkpoints:
     """All that are known of one store."""
 
-    def __init__(self, layout: Layout, against: Sequence[Path] = (), signers: Path | None = None) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        against: Sequence[Path] = (),
+        signers: Path | None = None,
+        *,
+        elsewhere: Sequence[ObjectStore] = (),
+        batch_ids: Sequence[str] = (),
+    ) -> None:
         self.layout, self.signers = layout, signers
+        self._store_id = identity.store_id(layout.runs) if elsewhere else ""
         self.findings: list[Finding] = []
         self.count = 0
         self._batches: dict[str, list[_Said]] = {}
@@ -45,11 +76,23 @@ class Checkpoints:
             self._read_given(path)
         if signers is not None:
             self._check_signatures(against, signers)
-        if configuration.in_force(layout).config.audit.hook:
-            for number in checkpoints.unsent(layout):
-                place = f"{_PLACE}/{number}.json"
-                text = "the hook has not taken it; see _system/checkpoints.log"
-                self.findings.append(Finding(what="unsent", place=place, text=text))
+        unsent = {
+            number: f"{who} lacks it; see _system/checkpoints.log"
+            for number, who in checkpointing.unsent(layout, configuration.in_force(layout).config.audit).items()
+        }
+        for store in elsewhere:
+            heads, kept = self._read_heads(store, batch_ids), self._kept(store)
+            if not kept:
+                text = f"{store.url} has no checkpoint of the store by this id" + (
+                    f", and {formatting.counted(heads, 'head')} of it" if heads else ""
+                )
+                self.findings.append(
+                    Finding(what="uncovered" if heads else "checkpoint", place=f"_system/{STORE_ID}", text=text)
+                )
+            else:
+                unsent |= dict.fromkeys(self._read_elsewhere(store, kept), f"{store.url} lacks it")
+        for number in sorted(unsent):
+            self.findings.append(Finding(what="unsent", place=f"{_PLACE}/{number}.json", text=unsent[number]))
 
     def _problem(self, name: str, text: str) -> None:
         self.findings.append(Finding(what="checkpoint", place=f"{_PLACE}/{name}", text=text))
@@ -105,6 +148,64 @@ class Checkpoints:
         if ledger.content_hash(own) != ledger.content_hash(path):
             self._problem(own.name, f"is not {path.name}, which was kept elsewhere")
         self._take_in(given, f"{path.name}")
+
+    def _kept(self, store: ObjectStore) -> dict[int, list[str]]:
+        """Return the numbers that are where they are sent to, each with the keys that have it."""
+        folder, kept = f"{checkpoints.ELSEWHERE}/{self._store_id}", dict[int, list[str]]()
+        for name, _ in store.names(folder):
+            if found := checkpoints.kept_as(name):
+                kept.setdefault(found[0], []).append(f"{folder}/{name}")
+        return kept
+
+    def _read_elsewhere(self, store: ObjectStore, kept: Mapping[int, Sequence[str]]) -> list[int]:
+        """Compare with what is where they are sent to; the numbers that are still to go there."""
+        newest = max(kept)
+        for number, keys in sorted(kept.items()):
+            if len(keys) > 1:
+                text = f"{store.url} has {len(keys)} of this number: two have written on the same store, or its copy"
+                self._problem(f"{number}.json", text)
+            for key in keys:
+                self.count += 1
+                own = ledger.content_hash(checkpoints.place(self.layout, number))
+                if own is None or own not in key:
+                    self._problem(
+                        f"{number}.json", f"is {'not ' if own else 'gone, and was '}the one that {store.url} has"
+                    )
+                if own is None or own not in key or number == newest:
+                    self._read_kept(store, key)
+        for number in self._own:
+            if number < newest and number not in kept:
+                self._problem(f"{number}.json", f"{store.url} has later ones, and this one not any more")
+        return [number for number in self._own if number > newest]
+
+    def _read_kept(self, store: ObjectStore, key: str) -> None:
+        data = store.read(key)
+        try:
+            if hashlib.sha256(data).hexdigest() not in key:
+                raise ValueError("it is not what it is named by")
+            found = atomic.parse(Checkpoint, json.loads(data), key)
+        except (ValueError, RecursionError, atomic.CorruptFile) as error:
+            self.findings.append(
+                Finding(what="checkpoint", place=f"{store.url}/{key}", text=f"cannot be used: {error}")
+            )
+            return
+        self._take_in(found, f"{store.url}")
+
+    def _read_heads(self, store: ObjectStore, batch_ids: Sequence[str]) -> int:
+        """Take in what an archive there has of batches that were pushed from this store; the number of their heads."""
+        count, there = 0, {name for name, _ in store.names(remote_batch.BATCHES)}
+        with ThreadPoolExecutor(max_workers=_READERS) as pool:
+            wanted = [each for each in batch_ids if each in there]
+            for batch_id, heads in zip(wanted, pool.map(partial(_heads, store), wanted), strict=True):
+                for head in heads:
+                    if isinstance(head, str):
+                        self.findings.append(Finding(what="checkpoint", place=f"{batch_id}/{ledger.LEDGER}", text=head))
+                    elif head.store_id == self._store_id:
+                        count += 1
+                        known = LedgerHead(head=head.ledger.head, lines=head.ledger.lines, seals=head.attempts)
+                        who = f"head {head.number} in {store.url}"
+                        self._batches.setdefault(batch_id, []).append(_Said(known, who))
+        return count
 
     def _take_in(self, found: Checkpoint, who: str) -> None:
         self.count += 1

@@ -22,7 +22,7 @@ class Checkpointed(BaseModel):
     """False where nothing had come since the one before, which this is."""
     signed: bool
     sent: bool
-    """Whether the hook has taken it; False where there is none."""
+    """Whether the hook and the address have got it; False where there is neither."""
     line: str
 
 
@@ -35,8 +35,9 @@ def checkpoint(ctx: Context, *, full: bool = False) -> Checkpointed:
     made = checkpointing.make(ctx, full=full)
     number = checkpoints.numbers(ctx.layout)[-1]
     path = checkpoints.place(ctx.layout, number)
-    trouble = checkpointing.send(ctx) if ctx.config.audit.hook else ""
-    sent = bool(ctx.config.audit.hook) and number not in checkpoints.unsent(ctx.layout)
+    audit = ctx.config.audit
+    trouble = checkpointing.send(ctx) if checkpointing.is_sent(audit) else ""
+    sent = checkpointing.is_sent(audit) and number not in checkpointing.unsent(ctx.layout, audit)
     signed, digest = signatures.is_signed(path), checkpoints.digest(path)
     said = [f"checkpoint {number}", "signed" if signed else "not signed"]
     said += ["sent"] if sent else [trouble] if trouble else []

@@ -26,6 +26,7 @@ from parallelhassnes.admin.audit.audit_checkpoints import Checkpoints
 from parallelhassnes.admin.audit.audit_job import JobsAudit, TaskFolders
 from parallelhassnes.admin.audit.audit_models import NOTES, Audit, Finding
 from parallelhassnes.store import atomic, batches, earlier_batches, members, process_identity
+from parallelhassnes.store.archives.object_store import ObjectStore
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 
@@ -50,6 +51,7 @@ def verify(
     batch_ids: list[str] | None = None,
     *,
     against: Sequence[Path] = (),
+    elsewhere: Sequence[ObjectStore] = (),
     signers: Path | None = None,
     tasks: bool = False,
 ) -> Audit:
@@ -57,15 +59,16 @@ def verify(
 
     Args:
         against: checkpoints that were kept elsewhere; every ledger must go on from what they know.
+        elsewhere: where checkpoints are sent to, or batches are kept: the same for what is there.
         signers: OpenSSH's ``allowed_signers``: the checkpoints must be signed by one of them.
         tasks: a task that is not what it was when it was submitted is a problem, and not only a note.
 
     Raises:
-        UserError: a checkpoint, or the file of signers, is not there or is none.
+        UserError: a checkpoint, or the file of signers, is not there or is none, or a place cannot be read.
     """
     began = time.monotonic()
     wanted = layout.batch_ids() if batch_ids is None else batch_ids
-    known = Checkpoints(layout, against, signers)
+    known = Checkpoints(layout, against, signers, elsewhere=elsewhere, batch_ids=wanted)
     found, folders = list(known.findings), TaskFolders(strict=tasks)
     whole = _ReadTally()
     heads: dict[str, str] = {}

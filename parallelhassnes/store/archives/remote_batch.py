@@ -292,10 +292,18 @@ def newest_head(store: ObjectStore, batch_id: str) -> RemoteHead | None:
         WrongArchive: what is there is no head.
         StoreTrouble: that cannot be told.
     """
-    names = [name for name, _ in store.names(f"{BATCHES}/{batch_id}/heads") if name.endswith(".json")]
-    if not names:
-        return None
-    key = f"{BATCHES}/{batch_id}/heads/{max(names)}"
+    keys = head_keys(store, batch_id)
+    return read_head(store, keys[-1]) if keys else None
+
+
+def head_keys(store: ObjectStore, batch_id: str) -> list[str]:
+    """Return the keys of a batch's heads, the newest last."""
+    folder = f"{BATCHES}/{batch_id}/heads"
+    return [f"{folder}/{name}" for name in sorted(name for name, _ in store.names(folder)) if name.endswith(".json")]
+
+
+def read_head(store: ObjectStore, key: str) -> RemoteHead:
+    """Return a head; raises as ``newest_head``."""
     return _record(store, RemoteHead, key)
 
 

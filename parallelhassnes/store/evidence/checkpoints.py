@@ -2,9 +2,14 @@
 
     <number>.json        W   heads of the ledgers that have got lines since the one before, and of the store's own
     <number>.json.sig    W   its signature by ``ssh-keygen -Y sign -n checkpoint@parallelhassnes``, where a key is configured
-    sent.json            D   the last number that the hook has taken
+    sent.json            D   the last number that the hook has taken, and the last one that each address has got
     ../checkpoint.wanted     a batch has come to its end; the next process that can makes one, and removes this
     ../checkpoint.lock       held while one is made
+
+Where they are sent to they lie side by side, each under a key that holds its hash, so that another of the same number is another key:
+
+    checkpoints/<store_id>/<number>-<SHA-256>.json.sig      first, where there is one
+    checkpoints/<store_id>/<number>-<SHA-256>.json
 
 ``prev`` is the SHA-256 of the file before, so a checkpoint that is kept elsewhere binds all that came before it, and each
 can be as small as what is new; ``prev_sig`` is that of its signature. A crash leaves no file, or a whole one without its signature: it stays
@@ -16,7 +21,6 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -165,11 +169,43 @@ def _changed_ns(batch_dir: Path) -> int:
         return 0
 
 
-def unsent(layout: Layout) -> Iterable[int]:
-    """Return the numbers that the hook has not taken yet."""
-    done = atomic.read_derived(folder(layout) / "sent.json").get("number", 0)
+def unsent(layout: Layout, to: str | None = None) -> list[int]:
+    """Return the numbers that the hook has not taken yet.
+
+    Args:
+        to: an address in the hook's place.
+    """
+    said = atomic.read_derived(_sent(layout))
+    done = said.get("number", 0) if to is None else said.get("to", {}).get(to, 0)
     return [number for number in numbers(layout) if number > done]
 
 
-def note_sent(layout: Layout, number: int) -> None:
-    atomic.write_json(folder(layout) / "sent.json", {"schema_version": 1, "number": number})
+def note_sent(layout: Layout, number: int, to: str | None = None) -> None:
+    """Note that the hook, or an address, has got a number; there is one who sends at a time."""
+    said = {"schema_version": 1, "number": 0, **atomic.read_derived(_sent(layout))}
+    if to is None:
+        said["number"] = number
+    else:
+        said["to"] = {to: number}
+    atomic.write_json(_sent(layout), said)
+
+
+def _sent(layout: Layout) -> Path:
+    return folder(layout) / "sent.json"
+
+
+# --- where they are sent to -------------------------------------------------------------------------------------
+
+ELSEWHERE = "checkpoints"
+_KEPT = re.compile(r"0*([1-9][0-9]*)-([0-9a-f]{64})\.json")
+
+
+def key(layout: Layout, number: int) -> str:
+    """Return what a checkpoint is called where it is sent to."""
+    return f"{ELSEWHERE}/{identity.store_id(layout.runs)}/{number:08d}-{digest(place(layout, number))}.json"
+
+
+def kept_as(name: str) -> tuple[int, str] | None:
+    """Return number and SHA-256 of a checkpoint by its name there; None where it names none."""
+    found = _KEPT.fullmatch(name)
+    return (int(found[1]), found[2]) if found else None
