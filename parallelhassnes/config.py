@@ -404,6 +404,9 @@ class Config(BaseModel):
     """Send each attempt there after its end, by a process beside the passes, and the batch when it is over."""
     archive_mb_per_sec: float = Field(default=0.0, ge=0, le=100_000)
     """What that process sends per second at most; 0 for all that goes."""
+    archive_timeout_sec: float = Field(default=60.0, ge=1, le=3_600)
+    """Time that a server of buckets may leave a request without an answer before it is given up. What is sent meanwhile, 8 MB at most, counts:
+    longer for a slow line."""
     durable: bool = True
     """Wait for the disk (fsync) before the queue says that something is there. Off only for throw-away runs."""
 

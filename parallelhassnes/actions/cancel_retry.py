@@ -23,7 +23,7 @@ from parallelhassnes.refs import Found, resolve
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import JobState, ticket_of
 from parallelhassnes.schedule.limits import credentials
-from parallelhassnes.schedule.process import notifying
+from parallelhassnes.schedule.process import archiving, notifying
 from parallelhassnes.schedule.tick import pass_and_wake
 from parallelhassnes.steps.failures import CLASSES
 from parallelhassnes.steps.trial_data import facts
@@ -145,7 +145,9 @@ def cancel(ctx: Context, target: Found | str, reason: str = "", *, ended: bool =
         )
         if not result.attempts:  # else the end of the last one that runs is the batch's
             notices.note_end(ctx.layout, ctx.config.notify, target.batch_id)
+            archiving.wish(ctx, target.batch_id)
     notifying.keep(ctx)
+    archiving.keep(ctx)
     result.line = f"canceled {target}: {len(result.attempts)} running told to end, {len(result.steps)} not started"
     return result
 

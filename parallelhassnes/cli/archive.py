@@ -63,6 +63,10 @@ def _opened(ctx: "Context", url: str | None) -> "ObjectStore":
 def push(
     batches: BatchesArgument,
     to: Annotated[str | None, typer.Option("--to", metavar="URL", help=_WHERE)] = None,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Read all that is there of them, and put right what has gone or is another."),
+    ] = False,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -75,13 +79,15 @@ def push(
 
     ctx = open_store(root)
     store = _opened(ctx, to)
-    _each(batches, lambda batch: push_batch.push(ctx, batch, store), _pushed_line, json=json)
+    _each(batches, lambda batch: push_batch.push(ctx, batch, store, repair=repair), _pushed_line, json=json)
 
 
 def _pushed_line(each: "Pushed") -> str:
     line = f"{each.batch_id}  {each.state}  {formatting.counted(each.attempts, 'attempt')}"
     if each.state == "pushed":
         line += f", {each.sent_attempts} of them sent now, {each.sent_bytes / 1e6:.2f} MB"
+    if each.mended:
+        line += f", {formatting.counted(each.mended, 'object')} put right"
     return line if each.over else f"{line}; it goes on: push it again when it is over"
 
 
@@ -144,7 +150,7 @@ def _each[T: (Pushed, Pulled)](
 
 
 def list_batches(from_: FromOption = None, root: RootOption = None, json: JsonOption = False) -> None:
-    """List the batches of an archive: id, attempts, when they were pushed last, name.
+    """List the batches of an archive: id, attempts, when they were pushed last, name; exit 1 if one of them cannot be used.
 
     Example: parallelhassnes archive list --from /mnt/archive
     """
@@ -153,10 +159,14 @@ def list_batches(from_: FromOption = None, root: RootOption = None, json: JsonOp
     from parallelhassnes.store.atomic import dumps
 
     found = pull_batch.every(_opened(open_store(root, look=True), from_))
+    ok = not any(each.trouble for each in found)
     if json:
-        typer.echo(dumps({"ok": True, "batches": [each.model_dump(mode="json") for each in found]}), nl=False)
-        return
+        typer.echo(dumps({"ok": ok, "batches": [each.model_dump(mode="json") for each in found]}), nl=False)
+        raise typer.Exit(0 if ok else 1)
     for each in found:
+        if each.trouble:
+            typer.echo(f"{each.batch_id}  cannot be used: {each.trouble}")
+            continue
         if not each.at:
             typer.echo(f"{each.batch_id}  not whole yet: attempts without a ledger")
             continue
@@ -164,3 +174,4 @@ def list_batches(from_: FromOption = None, root: RootOption = None, json: JsonOp
         typer.echo(f"{each.batch_id}  {formatting.counted(each.attempts, 'attempt')}  {each.at}  {each.name}{over}")
     if not found:
         typer.echo("there is no batch there")
+    raise typer.Exit(0 if ok else 1)

@@ -102,7 +102,8 @@ def _opened(layout: "Layout", places: list[str]) -> "list[ObjectStore]":
 
     ctx = open_context(layout.root)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a request that waits for a server hears of no signal otherwise
-    return [open_store(each, ctx.secrets(), at=Path.cwd()) for each in places]
+    wait = ctx.config.archive_timeout_sec
+    return [open_store(each, ctx.secrets(), at=Path.cwd(), timeout_sec=wait) for each in places]
 
 
 def _show(done: "Audit") -> None:

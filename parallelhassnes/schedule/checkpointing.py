@@ -139,7 +139,7 @@ def _write_all(ctx: Context) -> str:
     if not to or not left:
         return ""
     try:
-        there = open_store(to, ctx.secrets(), at=ctx.layout.root)
+        there = open_store(to, ctx.secrets(), at=ctx.layout.root, timeout_sec=ctx.config.archive_timeout_sec)
         for number in left:
             path, key = checkpoints.place(ctx.layout, number), checkpoints.key(ctx.layout, number)
             if signatures.is_signed(path):

@@ -378,6 +378,100 @@ def test_a_folder_that_no_batch_is_called_by_is_none(batch, tmp_path, other):
     assert other.layout.batch(batch_id).is_dir()
 
 
+def test_what_was_lost_or_spoilt_in_an_archive_is_mended_by_a_push_that_looks(root, tmp_path, other):
+    ctx = context(root, "durable = false\n")
+    sent = Archive("hello.tar.gz", io.BytesIO(tarred(CHECKOUT / "examples" / "tasks" / "hello", "hello")))
+    task = upload(ctx, [sent]).tasks[0]
+    batch_id = ended(ctx, job("j", command("a", "echo", str(root / task.path)), command("b", "false")))
+    folder = tmp_path / "archive"
+    store = push_batch.opened(ctx, str(folder))
+    push_batch.push(ctx, batch_id, store)
+    quiet = push_batch.push(ctx, batch_id, store, repair=True)
+    assert (quiet.state, quiet.mended, quiet.sent_bytes) == ("was there", 0, 0)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
+        data = path.read_bytes()
+        for spoilt in (data[:-2], None):
+            if path.parent.name == "heads" and spoilt is None:
+                continue  # there is a newer one by now
+            path.unlink()
+            if spoilt is not None:
+                path.write_bytes(spoilt)
+            with pytest.raises(UserError):
+                pull_batch.verify(ctx, batch_id, store)
+            done = program(root, "archive", "push", batch_id, "--to", str(folder), "--repair")
+            assert done.stderr == ""
+            assert pull_batch.verify(ctx, batch_id, store).here == "same", path
+            if path.parent.name != "heads":  # of which there is another then
+                assert path.read_bytes() == data
+    pull_batch.pull(other, batch_id, store)
+    assert audit(other.layout).ok
+
+
+def test_a_mending_push_keeps_what_a_rule_has_removed_here(batch, tmp_path, other):
+    ctx, batch_id = batch
+    store = push_batch.opened(ctx, str(tmp_path / "archive"))
+    push_batch.push(ctx, batch_id, store)
+    seals = remote.ended_attempts(line for _, line in ledger.read(ctx.layout.batch(batch_id)))
+    before = {digest: remote.read_attempt(store, batch_id, digest) for digest in seals}
+    rule = RetentionRule(name="rest", outcomes=("failed", "succeeded"), after_days=0)
+    here = dataclasses.replace(ctx, config=ctx.config.model_copy(update={"retention": RetentionConfig(rules=(rule,))}))
+    assert retention.carry_out(here, retention.plan(here)).ok
+    push_batch.push(ctx, batch_id, store, repair=True)
+    assert {digest: remote.read_attempt(store, batch_id, digest) for digest in seals} == before
+    assert pull_batch.verify(ctx, batch_id, store).here == "same"
+
+
+def test_a_spoilt_head_keeps_no_other_batch_from_being_listed(root, tmp_path):
+    ctx = context(root, "durable = false\n")
+    first, second = (ended(ctx, job("j", command("a", "true"))) for _ in range(2))
+    folder = tmp_path / "archive"
+    store = push_batch.opened(ctx, str(folder))
+    for batch_id in (first, second):
+        push_batch.push(ctx, batch_id, store)
+    for spoilt in (b"[" * 100_000, b"{}", b"\xff", b"[]"):
+        (folder / remote.head_key(first, 1)).write_bytes(spoilt)
+        done = program(root, "archive", "list", "--from", str(folder), check=False)
+        assert (done.returncode, done.stderr) == (1, "")
+        one, two = done.stdout.splitlines()
+        assert one.startswith(f"{first}  cannot be used: {folder}/batches/{first}/heads/00000001.json")
+        assert two.startswith(f"{second}  1 attempt")
+        said = json.loads(program(root, "archive", "list", "--from", str(folder), "--json", check=False).stdout)
+        assert (said["ok"], [bool(each["trouble"]) for each in said["batches"]]) == (False, [True, False])
+
+
+@pytest.mark.parametrize("part", ["records", "attempt"])
+def test_an_archive_that_unpacks_to_far_more_than_it_is_is_refused(batch, tmp_path, other, part, monkeypatch):
+    ctx, batch_id = batch
+    folder = tmp_path / "archive"
+    monkeypatch.setattr(remote, "_MOST_PLAIN", 1 << 20)
+    monkeypatch.setattr(remote, "_MOST_TIMES", 10)
+    push_batch.push(ctx, batch_id, push_batch.opened(ctx, str(folder)))
+    bomb = entry("bomb" if part == "records" else "attempt/bomb", data=bytes(8 << 20))
+    if part == "records":
+        rewritten(folder, folder / remote.head_key(batch_id, 1), "records", "", lambda m: [*m, bomb])
+    else:
+        path = next((folder / "batches" / batch_id / "seals").iterdir())
+        rewritten(folder, path, "blobs", "attempt", lambda m: [*m, bomb])
+    store = push_batch.opened(other, str(folder))
+    for act in (pull_batch.verify, pull_batch.pull):
+        with pytest.raises(UserError, match=r"unpacks to more|is not of the size that was sealed"):
+            act(other, batch_id, store)
+    assert not any(other.layout.temp.iterdir())
+
+
+def test_a_batch_canceled_before_anything_of_it_ran_is_sent_as_it_ended(root, tmp_path, other):
+    archive = tmp_path / "archive"
+    ctx = context(root, f'durable = false\narchive = "{archive}"\narchive_while_running = true\n')
+    batch_id = put(ctx, table(job("j", command("a", "true"))))
+    program(root, "pause", batch_id)
+    program(root, "tick")
+    program(root, "cancel", batch_id)
+    store = push_batch.opened(other, str(archive))
+    wait_for(lambda: (head := remote.newest_head(store, batch_id)) and head.over, "the batch to be sent")
+    wait_for(lambda: not locks.is_held(archiving.sending_lock(ctx.layout)), "the sender to leave")
+
+
 # --- kills and cuts ---------------------------------------------------------------------------------------------
 
 
@@ -602,6 +696,21 @@ def test_ctrl_c_ends_a_command_that_waits_for_a_server(root):
             running.send_signal(signal.SIGINT)
             assert running.wait(30) == -signal.SIGINT
         running.communicate()
+
+
+def test_a_server_that_never_answers_is_given_up_in_one_line(root):
+    pytest.importorskip("obstore")
+    context(root, "archive_timeout_sec = 1\n")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        env = {**buckets.KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        began = time.monotonic()
+        done = program(root, "archive", "list", "--from", "s3://bucket/x", env=env, check=False)
+        took = time.monotonic() - began
+    assert (done.returncode, done.stderr) == (
+        2,
+        "s3://bucket/x: does not answer within 1 s; say it again later; archive_timeout_sec of parallelhassnes.toml is how long to wait\n",
+    )
+    assert took < 30
 
 
 def test_a_rate_is_kept(tmp_path):

@@ -60,23 +60,30 @@ class Archived(BaseModel):
     attempts: int
     at: str
     """When it was pushed last; of attempts that no head names yet, empty."""
+    trouble: str = ""
+    """Why nothing else can be told of it; empty where all can."""
 
 
 def every(store: ObjectStore, threads: int = THREADS) -> list[Archived]:
-    """Return the batches of an archive, the newest last.
+    """Return the batches of an archive, the newest last; of one whose head cannot be used, why.
 
     Raises:
-        UserError: it cannot be reached, or what is there is no archive.
+        StoreTrouble: it cannot be reached.
     """
+
+    def look(name: str) -> Archived:
+        said = Archived(batch_id=name, name="", over=False, attempts=0, at="")
+        try:
+            head = remote.newest_head(store, name)
+        except (remote.WrongArchive, atomic.CorruptFile) as error:
+            return said.model_copy(update={"trouble": str(error)})
+        if head is None:
+            return said
+        return Archived(batch_id=name, name=head.name, over=head.over, attempts=head.attempts, at=head.at)
+
     found = [name for name, _ in store.names(remote.BATCHES) if _is_batch(name)]
     with ThreadPoolExecutor(max_workers=threads) as pool:
-        heads = list(pool.map(partial(remote.newest_head, store), found))
-    return [
-        Archived(batch_id=name, name=head.name, over=head.over, attempts=head.attempts, at=head.at)
-        if head is not None
-        else Archived(batch_id=name, name="", over=False, attempts=0, at="")
-        for name, head in zip(found, heads, strict=True)
-    ]
+        return list(pool.map(look, found))
 
 
 def pull(ctx: Context, batch_id: str, store: ObjectStore, *, threads: int = THREADS) -> Pulled:

@@ -21,7 +21,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import additions, atomic, batches, hosts, identity
 from parallelhassnes.store.archives import object_store
 from parallelhassnes.store.archives import remote_batch as remote
-from parallelhassnes.store.archives.object_store import ObjectStore
+from parallelhassnes.store.archives.object_store import Mending, ObjectStore
 from parallelhassnes.store.archives.remote_batch import RemoteHead
 from parallelhassnes.store.evidence import ledger, removals
 from parallelhassnes.store.records import now_text
@@ -48,6 +48,8 @@ class Pushed(BaseModel):
     sent_attempts: int
     """Of these the ones that were not there before."""
     sent_bytes: int
+    mended: int = 0
+    """Objects that had gone there or were not what they were named by, where that was looked at."""
 
 
 def opened(ctx: Context, url: str | None, *, mb_per_sec: float = 0.0) -> ObjectStore:
@@ -56,13 +58,16 @@ def opened(ctx: Context, url: str | None, *, mb_per_sec: float = 0.0) -> ObjectS
     Raises:
         UserError: there is none, or it is no address of one.
     """
+    wait = ctx.config.archive_timeout_sec
     if url is not None:
-        return object_store.open_store(url, ctx.secrets(), at=Path.cwd(), mb_per_sec=mb_per_sec)
+        return object_store.open_store(url, ctx.secrets(), at=Path.cwd(), mb_per_sec=mb_per_sec, timeout_sec=wait)
     if ctx.config.archive is None:
         raise UserError(
             "no archive is named", fix=f'give its URL, or write archive = "s3://BUCKET/FOLDER" into {CONFIG_NAME}'
         )
-    return object_store.open_store(ctx.config.archive, ctx.secrets(), at=ctx.layout.root, mb_per_sec=mb_per_sec)
+    return object_store.open_store(
+        ctx.config.archive, ctx.secrets(), at=ctx.layout.root, mb_per_sec=mb_per_sec, timeout_sec=wait
+    )
 
 
 def batch_named(ctx: Context, text: str) -> str:
@@ -78,8 +83,11 @@ def batch_named(ctx: Context, text: str) -> str:
     return found.batch_id
 
 
-def push(ctx: Context, text: str, store: ObjectStore, *, threads: int = THREADS) -> Pushed:
+def push(ctx: Context, text: str, store: ObjectStore, *, threads: int = THREADS, repair: bool = False) -> Pushed:
     """Send what the archive lacks of a batch; of one that goes on what it has by now.
+
+    Args:
+        repair: read all that is there of it, and put right what has gone or is another.
 
     Raises:
         UnknownId: there is no such batch.
@@ -88,33 +96,53 @@ def push(ctx: Context, text: str, store: ObjectStore, *, threads: int = THREADS)
     batch_id = batch_named(ctx, text)
     batch_dir = ctx.layout.batch(batch_id)
     batches.read_batch(batch_dir)  # those of the earlier ParallelHassnes have no seals
-    head = remote.newest_head(store, batch_id)
+    to = Mending(store) if repair else store
     data = ledger_bytes(batch_dir)
-    if head is not None and _goes_on(store, head, data) == len(data) and head.over == is_over(ctx, batch_id):
+    head, number = _newest(store, batch_id, repair=repair)
+    if (
+        not repair
+        and head is not None
+        and _goes_on(store, head, data) == len(data)
+        and head.over == is_over(ctx, batch_id)
+    ):
         return _pushed(head, "was there", 0, 0)
     there = {name.removesuffix(".json") for name, _ in store.names(f"{remote.BATCHES}/{batch_id}/seals")}
     count = size = 0
     buried = removals.of(batch_dir)
     with _moment(ctx, batch_id) as now:
         wanted = remote.ended_attempts(remote.lines_of(now.data))
-        missing = {digest: place for digest, place in wanted.items() if digest not in there}
-        for sent in send_attempts(store, batch_dir, missing, threads):
+        missing = {
+            digest: place
+            for digest, place in wanted.items()
+            if digest not in there
+            or (repair and place not in buried)  # what a rule has removed here is whole only there
+        }
+        for sent in send_attempts(to, batch_dir, missing, threads):
             count, size = count + 1, size + sent
+        count = len(missing.keys() - there)
         if removals.of(batch_dir) != buried:  # a rule has removed files while they were read: the ledger has to say so
-            again = push(ctx, batch_id, store, threads=threads)
+            again = push(ctx, batch_id, store, threads=threads, repair=repair)
             return again.model_copy(
                 update={"sent_attempts": count + again.sent_attempts, "sent_bytes": size + again.sent_bytes}
             )
-        size += now.records.send(store, head.records if head else ())
+        size += now.records.send(to, head.records if head and not repair else ())
         tasks = _tasks(batch_dir)
         for task in tasks:
-            size += remote.send_task(store, ctx.layout.tasks / task)
+            size += remote.send_task(to, ctx.layout.tasks / task, again=repair)
         while True:
             if head is not None and _goes_on(store, head, now.data) > len(now.data):
-                return _pushed(head, "pushed", count, size)  # another has pushed what came since
-            there_now, sent = remote.send_ledger(store, now.data, head.ledger if head else None)
+                return _pushed(head, "pushed", count, size, to)  # another has pushed what came since
+            there_now, sent = remote.send_ledger(to, now.data, head.ledger if head else None, again=repair)
+            wished = there_now, now.records.blobs, now.over
+            if (
+                repair
+                and head is not None
+                and head.number == number
+                and wished == (head.ledger, head.records, head.over)
+            ):
+                return _pushed(head, "was there", count, size + sent, to)
             made = RemoteHead(
-                number=head.number + 1 if head else 1,
+                number=number + 1,
                 prev=remote.head_digest(store, head) if head else "",
                 at=now_text(),
                 by=ledger.person(),
@@ -128,11 +156,23 @@ def push(ctx: Context, text: str, store: ObjectStore, *, threads: int = THREADS)
                 tasks=tasks,
             )
             if store.create(remote.head_key(batch_id, made.number), remote.document(made)):
-                return _pushed(made, "pushed", count, size + sent)
-            head = remote.newest_head(store, batch_id)
+                return _pushed(made, "pushed", count, size + sent, to)
+            head, number = _newest(store, batch_id, repair=repair)
 
 
-def _pushed(head: RemoteHead, state: str, count: int, size: int) -> Pushed:
+def _newest(store: ObjectStore, batch_id: str, *, repair: bool) -> tuple[RemoteHead | None, int]:
+    """Return the newest head of a batch and the highest number; where it is to be mended, the newest that can be read."""
+    keys = remote.head_keys(store, batch_id)
+    for key in reversed(keys):
+        try:
+            return remote.read_head(store, key), remote.number_of(keys[-1])
+        except (remote.WrongArchive, atomic.CorruptFile):
+            if not repair:
+                raise
+    return None, remote.number_of(keys[-1]) if keys else 0
+
+
+def _pushed(head: RemoteHead, state: str, count: int, size: int, to: ObjectStore | None = None) -> Pushed:
     return Pushed(
         batch_id=head.batch_id,
         state=state,
@@ -140,6 +180,7 @@ def _pushed(head: RemoteHead, state: str, count: int, size: int) -> Pushed:
         attempts=head.attempts,
         sent_attempts=count,
         sent_bytes=size,
+        mended=to.mended if isinstance(to, Mending) else 0,
     )
 
 

@@ -2,7 +2,7 @@
 
 Three acts are all that is asked of it: write a key where there is none (``If-None-Match: *``; of a folder, ``link()``), read a key, list
 what a key begins with. Nothing is written twice and nothing is removed, so two who write at once do no harm, and a bucket may lock what it
-has. A key appears whole or not at all.
+has. A key appears whole or not at all. A fourth act, to put right what is under a key, is for mending alone (``Mending``).
 
 Credentials come from the environment, or from ``env_file``, by the names that each provider gives them. They are written nowhere; of what a
 server says, only its status and its code are told, since the rest may hold what signs a request.
@@ -22,7 +22,7 @@ from parallelhassnes.config import ARCHIVE_VARIABLES, check_archive_url
 from parallelhassnes.errors import UserError, extra
 from parallelhassnes.store import atomic, process_identity
 
-_TRIES, _PATIENCE = 6, timedelta(seconds=120)
+_TRIES = 6
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "GOOGLE_BASE_URL")
 _STATUS, _CODE = re.compile(r"status code: (\d{3})"), re.compile(r"<Code>([A-Za-z]{1,64})</Code>")
 
@@ -56,6 +56,13 @@ class ObjectStore(Protocol):
             StoreTrouble: that cannot be told.
         """
 
+    def replace(self, key: str, data: bytes) -> None:
+        """Write a key, whatever was there.
+
+        Raises:
+            StoreTrouble: that could not be done.
+        """
+
     def names(self, folder: str) -> Iterator[tuple[str, int]]:
         """Yield what is right below a key, each with its size; what is further below counts as one, of no size.
 
@@ -64,13 +71,16 @@ class ObjectStore(Protocol):
         """
 
 
-def open_store(url: str, variables: Mapping[str, str], *, at: Path, mb_per_sec: float = 0.0) -> ObjectStore:
+def open_store(
+    url: str, variables: Mapping[str, str], *, at: Path, mb_per_sec: float = 0.0, timeout_sec: float = 60.0
+) -> ObjectStore:
     """Return the place that an address names; nothing is asked of it yet.
 
     Args:
         variables: where credentials are looked for, by name.
         at: the folder that a relative path is meant from.
         mb_per_sec: what is written per second at most; 0 for all that goes.
+        timeout_sec: time that a server may leave a request without an answer.
 
     Raises:
         UserError: it is no address of such a place, or obstore is not installed.
@@ -83,7 +93,7 @@ def open_store(url: str, variables: Mapping[str, str], *, at: Path, mb_per_sec: 
         raise UserError(f"{shown}: {message}", fix=fix) from None
     if "://" not in url or url.startswith("file://"):
         return Folder(url, at / Path(url.removeprefix("file://")).expanduser(), _Pace(mb_per_sec))
-    return Bucket(url, variables, _Pace(mb_per_sec))
+    return Bucket(url, variables, _Pace(mb_per_sec), timeout_sec)
 
 
 class _Pace:
@@ -100,6 +110,41 @@ class _Pace:
             begins = max(now, self._free_at)
             self._free_at = begins + size / self._rate
         time.sleep(begins - now)
+
+
+class Mending(ObjectStore):
+    """A place whose keys are put right: one that is there with other bytes than what it is asked to hold is replaced.
+
+    Only for keys of which there is one right content, or any that says the same: blobs, seals, tasks; never for heads.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.url, self._store = store.url, store
+        self.mended = 0
+        """Objects that were put right, or had gone."""
+
+    @override
+    def create(self, key: str, data: bytes) -> bool:
+        try:
+            if self._store.read(key) == data:
+                return False
+        except NotThere:
+            pass
+        self._store.replace(key, data)
+        self.mended += 1
+        return True
+
+    @override
+    def replace(self, key: str, data: bytes) -> None:
+        self._store.replace(key, data)
+
+    @override
+    def read(self, key: str) -> bytes:
+        return self._store.read(key)
+
+    @override
+    def names(self, folder: str) -> Iterator[tuple[str, int]]:
+        return self._store.names(folder)
 
 
 # --- a folder ---------------------------------------------------------------------------------------------------
@@ -125,6 +170,15 @@ class Folder(ObjectStore):
         except OSError as error:
             self._refuse(error, "written")
         return True
+
+    @override
+    def replace(self, key: str, data: bytes) -> None:
+        path = self._path / key
+        try:
+            self._make(path.parent)
+            atomic.write_bytes(path, data)
+        except OSError as error:
+            self._refuse(error, "written")
 
     @property
     def _temp(self) -> Path:
@@ -181,11 +235,12 @@ class Folder(ObjectStore):
 class Bucket(ObjectStore):
     """A bucket, and a folder in it."""
 
-    def __init__(self, url: str, variables: Mapping[str, str], pace: _Pace) -> None:
+    def __init__(self, url: str, variables: Mapping[str, str], pace: _Pace, timeout_sec: float) -> None:
         with extra("archive", "an archive in a bucket needs"):
             import obstore
             from obstore import exceptions, store
         self.url, self._pace, self._obstore, self._errors = url, pace, obstore, exceptions
+        self._timeout_sec = timeout_sec
         self._store = self._open(store.from_url, variables)
 
     def _open(self, from_url: Any, variables: Mapping[str, str]) -> Any:
@@ -194,8 +249,13 @@ class Bucket(ObjectStore):
         said = {name.lower(): value for name, value in variables.items() if name.startswith(prefix) and value}
         plain = any(variables.get(name, "").startswith("http://") for name in _ENDPOINTS)
         options: dict[str, Any] = {
-            "client_options": {"allow_http": plain, "connect_timeout": "10s", "read_timeout": "60s", "timeout": "600s"},
-            "retry_config": {"max_retries": _TRIES, "retry_timeout": _PATIENCE},
+            "client_options": {
+                "allow_http": plain,
+                "connect_timeout": f"{min(10.0, self._timeout_sec)}s",
+                "read_timeout": f"{self._timeout_sec}s",
+                "timeout": f"{10 * self._timeout_sec}s",
+            },
+            "retry_config": {"max_retries": _TRIES, "retry_timeout": timedelta(seconds=self._timeout_sec)},
         }
         known: dict[str, str] = {}
         for name, value in said.items():
@@ -224,6 +284,14 @@ class Bucket(ObjectStore):
         except (self._errors.BaseError, OSError) as error:
             self._refuse(error)
         return True
+
+    @override
+    def replace(self, key: str, data: bytes) -> None:
+        self._pace.wait(len(data))
+        try:
+            self._obstore.put(self._store, key, data, use_multipart=False)
+        except (self._errors.BaseError, OSError) as error:
+            self._refuse(error)
 
     @override
     def read(self, key: str) -> bytes:
@@ -266,7 +334,12 @@ class Bucket(ObjectStore):
             what, fix = "access is denied", f"look at the credentials ({prefix}…) and at what they may do there"
         elif number.startswith("5"):
             what, fix = "the server fails", "say it again later; what is there already is not sent twice"
-        elif "error sending request" in said or "timed out" in said or "timeout" in said or isinstance(error, OSError):
+        elif not number and ("operation timed out" in said or "TimedOut" in said) and "tcp connect" not in said:
+            what = f"does not answer within {self._timeout_sec:g} s"
+            fix = "say it again later; archive_timeout_sec of parallelhassnes.toml is how long to wait"
+        elif not number and (
+            "error sending request" in said or "timed out" in said or "timeout" in said or isinstance(error, OSError)
+        ):
             what = "cannot be reached"
             fix = f"look at the network and at the endpoint ({', '.join(n for n in _ENDPOINTS if n.startswith(prefix))}), then say it again"
         else:

@@ -25,6 +25,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, cast
 
+from pydantic import Field
+
 from parallelhassnes import packed
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import Record
@@ -36,6 +38,10 @@ from parallelhassnes.store.evidence import ledger
 BATCHES, TASKS = "batches", "tasks"
 _BLOB = 8 << 20
 """Bytes of a blob at most: as much is in memory for each of those that are sent or read at once."""
+_MOST_BLOB = 1 << 30
+"""Bytes of what somebody else's archive calls one."""
+_MOST_PLAIN, _MOST_TIMES = 1 << 30, 1_000
+"""Bytes that records unpack to at most: so many, and so many times what they are packed. Of attempts their seals say it."""
 _NO_RECORDS = frozenset({ledger.LEDGER, *batches.DERIVED})
 _LEDGER_BLOBS = 64
 """Blobs of a ledger from which it is sent anew as one."""
@@ -49,7 +55,7 @@ class Blob(Record):
     """Some bytes of an archive."""
 
     sha256: str
-    size: int
+    size: int = Field(ge=0, le=_MOST_BLOB)
 
 
 class SealedAttempt(Record):
@@ -247,12 +253,19 @@ def send_attempt(store: ObjectStore, batch_dir: Path, place: str, digest: str) -
     return Sent(made, sink.sent)
 
 
-def send_task(store: ObjectStore, folder: Path) -> int:
-    """Send an uploaded task, unless it is there; the bytes that were sent."""
+def send_task(store: ObjectStore, folder: Path, *, again: bool = False) -> int:
+    """Send an uploaded task, unless it is there; the bytes that were sent.
+
+    Args:
+        again: also where it is.
+    """
     key = f"{TASKS}/{folder.name}.json"
     try:
         store.read(key)
+        is_there = not again
     except NotThere:
+        is_there = False
+    if not is_there:
         sink = BlobSink(store)
         writer = packing.Writer(sink)
         packing.write_folder(writer, folder)
@@ -262,14 +275,21 @@ def send_task(store: ObjectStore, folder: Path) -> int:
     return 0
 
 
-def send_ledger(store: ObjectStore, data: bytes, there: LedgerThere | None) -> tuple[LedgerThere, int]:
+def send_ledger(
+    store: ObjectStore, data: bytes, there: LedgerThere | None, *, again: bool = False
+) -> tuple[LedgerThere, int]:
     """Send what a ledger has got since; how it stands in the archive then, and the bytes that were sent.
 
     Args:
         data: all of it, in whole lines.
+        again: also what is there.
     """
     before = there.blobs if there is not None and len(there.blobs) < _LEDGER_BLOBS else []
-    begin = sum(blob.size for blob in before)
+    begin, at = sum(blob.size for blob in before), 0
+    for blob in before if again else ():
+        part = data[at : (at := at + blob.size)]
+        if hashlib.sha256(part).hexdigest() == blob.sha256:
+            store.create(blob_key(blob.sha256), part)
     sink = BlobSink(store, before)
     sink.write(data[begin:])
     lines = data.splitlines()
@@ -300,6 +320,12 @@ def head_keys(store: ObjectStore, batch_id: str) -> list[str]:
     """Return the keys of a batch's heads, the newest last."""
     folder = f"{BATCHES}/{batch_id}/heads"
     return [f"{folder}/{name}" for name in sorted(name for name, _ in store.names(folder)) if name.endswith(".json")]
+
+
+def number_of(key: str) -> int:
+    """Return the number of a head by its key; 0 where it has none."""
+    name = key.rpartition("/")[2].removesuffix(".json")
+    return int(name) if name.isdecimal() and name.isascii() else 0
 
 
 def read_head(store: ObjectStore, key: str) -> RemoteHead:
@@ -376,7 +402,7 @@ def members(
             zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True) as plain,
             tarfile.open(fileobj=io.BufferedReader(plain, 1 << 16), mode="r|", errors="surrogateescape") as tar,
         ):
-            fits = _Fitting(top)
+            fits = _Fitting(top, _MOST_PLAIN + _MOST_TIMES * sum(blob.size for blob in blobs))
             yield ((fits.checked(info), tar.extractfile(info) if info.isreg() else None) for info in tar)
     except _DoesNotFit as error:
         raise wrong(store, blob_key(blobs[0].sha256) if blobs else "blobs", str(error)) from None
@@ -391,8 +417,8 @@ class _DoesNotFit(Exception):
 class _Fitting:
     """Whether each member of a tar lies in a folder that came before it, under a name of its own, and is of a kind that belongs there."""
 
-    def __init__(self, top: str) -> None:
-        self._top = top
+    def __init__(self, top: str, most: int) -> None:
+        self._top, self._left = top, most
         self._open: list[tuple[str, set[str]]] = [("", set())]
 
     def checked(self, info: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -403,6 +429,9 @@ class _Fitting:
         if place != above or name in ("", ".", "..", *known) or not self._belongs(info):
             raise _DoesNotFit(f"holds {info.name[:200]!r}, which no push writes there")
         known.add(name)
+        self._left -= info.size
+        if self._left < 0 and self._top != packing.ATTEMPT:
+            raise _DoesNotFit(f"unpacks to more with {info.name[:200]!r} than any push writes")
         if info.isdir():
             self._open.append((info.name, set()))
         return info
@@ -440,7 +469,7 @@ class _Blobs(io.RawIOBase):
 def wrong(store: ObjectStore, key: str, what: str) -> WrongArchive:
     return WrongArchive(
         f"{store.url}/{key}: {what}",
-        fix="bring this object back from a copy of the archive, or push the batch to another address from where it is whole",
+        fix="where the batch is whole, `archive push --repair` puts it right; or bring this object back from a copy of the archive",
     )
 
 
