@@ -129,11 +129,6 @@ class Fold:
     tally: Counter[str] = field(default_factory=Counter)
     """Status → steps; those whose retry is due count as ``retry``."""
 
-    @property
-    def steps_added(self) -> int:
-        """Steps that the batch got since it was accepted."""
-        return sum(self.added.values())
-
     def sum_up(self) -> None:
         """Add what was taken in to ``spent``."""
         self.spent = total((self.spent, *self.unsummed))

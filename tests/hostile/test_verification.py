@@ -96,7 +96,7 @@ def test_files_and_links_that_are_left_are_not_there(row):
     assert set(trial["verifier"]) == {"reward.txt", "test-stdout.txt"}
 
 
-@pytest.mark.parametrize("own", ["/root/.local/bin", "/home/me/bin", "/opt/tool/bin"])
+@pytest.mark.parametrize("own", ["/root/user/bin", "/home/user/bin", "/opt/tool/bin"])
 def test_no_program_of_the_agents_is_run_for_the_verifier(row, own):
     """Whoever starts the trial may have folders in ``PATH`` that are the agent's to write inside, and so may the task's image."""
     plant = f"""mkdir -p {own}

@@ -72,6 +72,7 @@ def _is_possible() -> bool:
         sys.implementation.name != "cpython"
         or sys.version_info[:2] not in _LAYOUTS_KNOWN
         or sysconfig.get_config_var("Py_GIL_DISABLED")
+        or hasattr(sys, "getobjects")  # built to trace references: the count lies elsewhere
         or sys.byteorder != "little"
         or sys.maxsize != 2**63 - 1
     ):
