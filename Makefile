@@ -4,7 +4,7 @@ SOAK_SEC ?= 1800
 SEC ?= 1800
 TOGETHER_SEC ?= 3600
 N ?= 2000
-.PHONY: help demo test test-harbor ci-fresh lint faults hosts refusals podman soak one-answer together bench pictures examples docs lock clean venv
+.PHONY: help demo test test-harbor ci-fresh lint faults hosts refusals podman conversation soak one-answer together bench pictures examples docs lock clean venv
 
 python := .venv/bin/python
 # The sandbox environment is made of Linux namespaces; elsewhere the demo uses Docker.
@@ -46,6 +46,9 @@ refusals: venv ## send every refusal of a provider in tests/data to the real age
 
 podman: venv ## ask Podman's real engine what died under a trial; needs podman and podman-compose
 	@PODMAN=1 $(python) -m pytest tests/steps/test_trial_podman.py $(args)
+
+conversation: venv ## have a simulated user of Harbor's speak with an agent; needs acpx, Claude Code and Node 20
+	@CONVERSATION=1 $(python) -m pytest tests/steps/test_simulated_user.py $(args)
 
 soak: venv ## random kills, stops, edits, clock jumps, upgrades and a refusing disk under load, 30 minutes; SOAK_SEC=600 for ten
 	@PYTHONPATH=.:tests:tests/support $(python) -m tests.faults.soak --seconds $(SOAK_SEC) --trials --disturb

@@ -22,8 +22,11 @@ from probes import PROBES, programs
 CHECKOUT = Path(__file__).resolve().parent.parent
 BUILD = CHECKOUT / "build" / "test"
 PODMAN = os.environ.get("PODMAN") == "1"
-collect_ignore = [] if PODMAN else ["steps/test_trial_podman.py"]
-"""``make podman`` has the tests of an engine that few have, and that CI does not install."""
+collect_ignore = [
+    *([] if PODMAN else ["steps/test_trial_podman.py"]),
+    *([] if os.environ.get("CONVERSATION") == "1" else ["steps/test_simulated_user.py"]),
+]
+"""``make podman`` and ``make conversation`` have the tests of what few machines have, and CI does not install."""
 KILLS = CHECKOUT / "tests" / "faults"
 FORBID_SKIPS = os.environ.get("PARALLELHASSNES_FORBID_SKIPS") == "1"
 

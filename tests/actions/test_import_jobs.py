@@ -10,7 +10,7 @@ import harbor_jobs
 import pytest
 from stores import SUPPORT, context, idle, program, read, wait_for
 
-from parallelhassnes.actions.imports import source_jobs
+from parallelhassnes.actions.imports import sources
 from parallelhassnes.actions.imports.import_jobs import import_jobs
 from parallelhassnes.admin.audit import verify
 from parallelhassnes.errors import UserError
@@ -231,7 +231,7 @@ def test_a_dry_run_writes_nothing(root, jobs):
         ("a-file", "is no folder; name a Harbor job folder, or a folder of them such as jobs/"),
         (
             "tasks",
-            "is no Harbor job and holds none: no config.json with agents in it, or below it; name a folder that harbor run has made",
+            "is no Harbor job and holds none: no config.json with agents in it, or below it; name a folder that harbor run or oddish pull has made, or the folder of these, such as jobs/",
         ),
         ("jobs/whole/TRIAL", "is a trial; name its job: "),
     ],
@@ -322,7 +322,7 @@ def test_secrets_of_an_early_harbor_are_in_no_table(root, jobs):
 def test_the_configuration_of_no_job_makes_a_folder_one(tmp_path):
     (tmp_path / "config.json").write_text('{"name": "something else"}')
     with pytest.raises(UserError, match="is no Harbor job and holds none"):
-        source_jobs.find(tmp_path)
+        sources.find(tmp_path)
 
 
 def test_a_known_trial_of_which_another_file_has_changed_is_named(root, jobs):

@@ -309,7 +309,8 @@ def test_a_repair_that_comes_late_leaves_the_next_attempts_worker_alone(root, mo
 
     def late(lock):
         monkeypatch.undo()
-        os.kill(first["worker_pid"], signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # the kernel may have ended it with its supervisor
+            os.kill(first["worker_pid"], signal.SIGKILL)
         wait_for(lambda: not processes.is_alive(first["worker_pid"], None), "the end of the first")
         tick(ctx)
         wait_for(lambda: len(states(ctx, batch)["j/s"]) == 2 and running_state(ctx, batch), "the second")

@@ -100,7 +100,7 @@ def claude() -> Missing | None:
 def acpx() -> Missing | None:
     """The program by which Harbor's simulated users speak with an agent."""
     if why := _fails("acpx", "--version"):
-        return Missing(f"no acpx ({why})", "npm install -g acpx, or .ci/node-packages")
+        return Missing(f"no acpx ({why})", "npm install -g acpx@0.11.2")
     return None
 
 
