@@ -62,10 +62,12 @@ def test_pilots_do_the_work_while_the_controller_is_killed_and_are_gone_without_
 
 @pytest.mark.bubblewrap
 def test_two_hundred_steps_and_trials_while_everything_befalls_the_cluster(cluster):
-    """The controller is killed and back, one node loses power, another's pilot is preempted."""
+    """The controller is killed and back, one node loses power, a pilot's time is up, one is started once more, the one in its place preempted."""
     ours(cluster, "pilot", "slurm", "-N", "3", "--time", "240", "--idle", "30")
     ours(cluster, "doctor", "--hosts")
     lab, lost = cluster.lab, cluster.nodes["n2"]
+    on = {each["node"]: each["job_id"] for each in pilots(cluster)}
+    cluster.tool("scontrol", "update", f"jobid={on['n3']}", "timelimit=1")
     lab.submit(cluster.login, 40, 0.3, key=KEY)
     lab.submit(cluster.login, 160, 0.3)
     lab.submit_trials(cluster.login, TRIALS, 0.3, MODEL)
@@ -73,11 +75,16 @@ def test_two_hundred_steps_and_trials_while_everything_befalls_the_cluster(clust
     cluster.kill_controller()
     wait_for(lambda: ran(cluster) >= 50, "others to go on without it", 90)
     cluster.start_controller()
+    cluster.resume_nodes()
+    cluster.tool("scontrol", "update", f"jobid={on['n1']}", "requeue=1")
+    cluster.tool("scontrol", "requeue", on["n1"])
+    ours(cluster, "pilot", "slurm", "-N", "2", "--time", "240", "--idle", "30")
     lab.power_cut(lost)
     wait_for(lambda: ran(cluster) >= 90, "others to go on without a node", 90)
     cluster.tool("sbatch", "--partition=high", "--nodelist=n1", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
     wait_for(lambda: ran(cluster) == 200 + TRIALS, "all to end", 90)
     wait_for(lambda: is_at_rest(lab), "the store to be at rest", 60)
+    wait_for(lambda: on["n3"] not in {line.split()[0] for line in cluster.jobs()}, "the end of its time", 90)
     ours(cluster, "pilot", "slurm", "--cancel")
     nodes = [node for node in cluster.nodes.values() if node is not lost]
     wait_for(lambda: not any("runner" in line for node in nodes for line in node.programs()), "the runners to end", 60)
