@@ -76,9 +76,11 @@ def test_a_trial_imports_and_compiles_nothing_after_preload(tmp_path, agent, env
     assert new == []
     assert [each for each in made if not each.startswith("compile (?s:")] == []  # but pathlib's own, for ``rglob``
     if environment is not TEMP:
-        # A keeper for the agent and one for the verifier; what Harbor runs in them.
-        jobs = ["job"] * (4 if agent == "oracle" else 2)
-        assert sorted(started) == [*jobs, *["subprocess.Popen"] * 2]
+        # A keeper for the agent and one for the verifier; what Harbor runs in them, of which 0.26 has one more than 0.24.
+        least = 4 if agent == "oracle" else 2
+        assert started.count("subprocess.Popen") == 2
+        assert started.count("job") in (least, least + 1)
+        assert len(started) == started.count("subprocess.Popen") + started.count("job")
 
 
 AGENTS = """
