@@ -8,9 +8,12 @@ from collections import Counter
 import pytest
 from stores import CHECKOUT, command, context, environment, job, program, put, shell, states, table, wait_for
 
+from parallelhassnes.actions.archive.push_batch import push
+from parallelhassnes.schedule import checkpointing
 from parallelhassnes.schedule.settle import settle_ended
 from parallelhassnes.store import locks
-from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.archives.object_store import open_store
+from parallelhassnes.store.evidence import checkpoints, ledger
 from parallelhassnes.store.queue import tickets
 
 COUNTED = """
@@ -76,3 +79,27 @@ def test_the_ledger_is_waited_for_once_for_all_ends_that_a_pass_finds(root, monk
     assert left == [5]  # once, and before the first ticket goes
     assert [line["event"] for _, line in ledger.read(batch_dir)].count("ended") == 5
     assert tickets.ended(ctx.layout) == []
+
+
+@pytest.mark.timeout(120)
+def test_a_checkpoint_and_an_archive_have_no_line_that_is_not_on_disk(root, tmp_path, monkeypatch):
+    ctx = context(root)
+    batch = put(ctx, table(job("j", command("s", "true"))))
+    batch_dir = ctx.layout.batch(batch)
+    program(root, "tick", "--until-idle")
+    ledger.append_unsynced(batch_dir, "canceled", reason="nobody has waited for this line")
+    heads, numbers, real = [], [], os.fsync
+
+    def fsync(handle):
+        if os.path.samestat(os.fstat(handle), (batch_dir / ledger.LEDGER).stat()):
+            heads.append(len(list(tmp_path.rglob("heads/*"))))
+            numbers.append(max(checkpoints.numbers(ctx.layout), default=0))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    push(ctx, batch, open_store(str(tmp_path / "archive"), {}, at=tmp_path))
+    assert heads == [0]  # before the head that has the line
+    made = checkpointing.make(ctx, full=True)
+    assert made is not None
+    assert len(numbers) == 2  # and before the checkpoint
+    assert numbers[1] < int(made.path.stem)

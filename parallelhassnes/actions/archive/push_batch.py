@@ -240,6 +240,7 @@ def _moment(ctx: Context, batch_id: str) -> Iterator[_Moment]:
             break
         records.close()
     try:
+        ledger.sync(batch_dir)  # else a power cut takes lines here that the archive has, and the two never go on as one
         yield _Moment(data, records, over)
     finally:
         records.close()

@@ -157,6 +157,7 @@ def digest(path: Path) -> str:
 def _head(where: Path) -> LedgerHead:
     try:
         found = ledger.head(where)
+        ledger.sync(where)  # else a power cut takes lines that the checkpoint has, which looks like another history
     except IsADirectoryError:  # damaged; an audit says so
         found = ledger.Head("", 0, 0)
     return LedgerHead(head=found.head, lines=found.lines, seals=found.seals)

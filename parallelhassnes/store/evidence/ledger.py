@@ -121,7 +121,10 @@ def append(batch_dir: Path, event: str, *, by: str | None = None, **facts: Any) 
 
 
 def append_unsynced(batch_dir: Path, event: str, *, by: str | None = None, **facts: Any) -> None:
-    """As ``append``, without waiting for the disk: ``sync`` does, before anything goes that would have the line written again."""
+    """As ``append``, without waiting for the disk.
+
+    ``sync`` does, before anything goes that would have the line written again, and before anybody says elsewhere that it is there.
+    """
     _append(batch_dir, event, by, facts, durable=False)
 
 
