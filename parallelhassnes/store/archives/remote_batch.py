@@ -18,6 +18,7 @@ import contextlib
 import hashlib
 import io
 import json
+import re
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,6 +44,7 @@ _MOST_BLOB = 1 << 30
 _MOST_PLAIN, _MOST_TIMES = 1 << 30, 1_000
 """Bytes that records unpack to at most: so many, and so many times what they are packed. Of attempts their seals say it."""
 _NO_RECORDS = frozenset({ledger.LEDGER, *batches.DERIVED})
+_HEAD = re.compile(r"[0-9]{8,}\.json")
 _LEDGER_BLOBS = 64
 """Blobs of a ledger from which it is sent anew as one."""
 
@@ -317,15 +319,14 @@ def newest_head(store: ObjectStore, batch_id: str) -> RemoteHead | None:
 
 
 def head_keys(store: ObjectStore, batch_id: str) -> list[str]:
-    """Return the keys of a batch's heads, the newest last."""
+    """Return the keys of a batch's heads, the newest last; what is not named as one is none."""
     folder = f"{BATCHES}/{batch_id}/heads"
-    return [f"{folder}/{name}" for name in sorted(name for name, _ in store.names(folder)) if name.endswith(".json")]
+    return sorted((f"{folder}/{name}" for name, _ in store.names(folder) if _HEAD.fullmatch(name)), key=number_of)
 
 
 def number_of(key: str) -> int:
-    """Return the number of a head by its key; 0 where it has none."""
-    name = key.rpartition("/")[2].removesuffix(".json")
-    return int(name) if name.isdecimal() and name.isascii() else 0
+    """Return the number of a head by its key."""
+    return int(key.rpartition("/")[2].removesuffix(".json"))
 
 
 def read_head(store: ObjectStore, key: str) -> RemoteHead:
