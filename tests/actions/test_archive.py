@@ -726,3 +726,30 @@ def test_settings_that_belong_together(root):
     done = program(root, "init", check=False)
     done = program(root, "submit", "examples/table.json", check=False)
     assert "archive_while_running needs archive" in done.stderr
+
+
+@pytest.mark.timeout(60)
+def test_what_is_not_named_as_a_head_is_none_and_a_repair_beside_it_ends(batch, tmp_path):
+    ctx, batch_id = batch
+    url = str(tmp_path / "archive")
+    program(ctx.layout.root, "archive", "push", batch_id, "--to", url)
+    heads = tmp_path / "archive" / remote.BATCHES / batch_id / "heads"
+    for name in ("abc.json", "x00000002.json"):
+        (heads / name).write_text("x")
+    assert "was there" in program(ctx.layout.root, "archive", "push", batch_id, "--to", url, "--repair").stdout
+    (heads / "99999999.json").write_text("x")
+    for said in ("pushed", "was there"):
+        assert said in program(ctx.layout.root, "archive", "push", batch_id, "--to", url, "--repair").stdout
+    assert "whole" in program(ctx.layout.root, "archive", "verify", batch_id, "--from", url).stdout
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_an_archives_place_is_named_and_not_waited_for(batch, tmp_path):
+    ctx, batch_id = batch
+    url = str(tmp_path / "archive")
+    program(ctx.layout.root, "archive", "push", batch_id, "--to", url)
+    [head] = (tmp_path / "archive" / remote.BATCHES / batch_id / "heads").iterdir()
+    head.unlink()
+    os.mkfifo(head)
+    with pytest.raises(UserError, match=r"cannot be read \(.*00000001\.json is no file\)"):
+        push_batch.push(ctx, batch_id, object_store.open_store(url, {}, at=tmp_path))

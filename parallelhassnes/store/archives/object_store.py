@@ -9,8 +9,10 @@ server says, only its status and its code are told, since the rest may hold what
 """
 
 import contextlib
+import errno
 import os
 import re
+import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -147,6 +149,11 @@ class Mending(ObjectStore):
         return self._store.names(folder)
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """Open what may be a pipe that nobody writes to."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 # --- a folder ---------------------------------------------------------------------------------------------------
 
 
@@ -202,7 +209,10 @@ class Folder(ObjectStore):
     @override
     def read(self, key: str) -> bytes:
         try:
-            return (self._path / key).read_bytes()
+            with open(self._path / key, "rb", opener=_without_waiting) as stream:
+                if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                    raise OSError(errno.EINVAL, f"{key} is no file")
+                return stream.read()
         except (FileNotFoundError, NotADirectoryError):
             raise NotThere(key) from None
         except OSError as error:
