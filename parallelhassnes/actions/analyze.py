@@ -15,7 +15,7 @@ from parallelhassnes.schedule.additions import add_steps
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import JobState, ticket_of
 from parallelhassnes.schedule.tick import pass_and_wake
-from parallelhassnes.store import attempts, batches, hosts
+from parallelhassnes.store import attempts, batches, decider
 from parallelhassnes.store.queue import delayed
 from parallelhassnes.tables.expanders.analyses import analysis_steps, checked, spec
 from parallelhassnes.tables.expanders.expansion import Expansion as TableContext
@@ -57,7 +57,7 @@ def analyze(ctx: Context, text: str, parts: list[AnalysisPart], *, failed: bool 
     if problems:
         raise InvalidInput(problems.found)
     result = Analyzed(batch_id=found.batch_id)
-    with hosts.deciding(ctx.layout):
+    with decider.deciding(ctx.layout):
         book = JobState(ctx, found.batch_id)
         status = batch_status.read_told(ctx.layout, found.batch_id) if failed else None
         new: dict[str, list[StepSpec]] = {}

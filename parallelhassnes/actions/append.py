@@ -9,7 +9,7 @@ from parallelhassnes.refs import resolve
 from parallelhassnes.schedule.additions import add_steps, similar_steps
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.tick import pass_and_wake
-from parallelhassnes.store import batches, hosts
+from parallelhassnes.store import batches, decider
 from parallelhassnes.tables.expanders.expansion import too_many
 
 
@@ -42,7 +42,7 @@ def append(ctx: Context, text: str, n: int, labels: list[str] | None = None) -> 
     found = resolve(ctx.layout, text)
     if found.step_id is not None:
         raise UserError(f"{found} is a {found.what}", fix="name a batch, or BATCH/JOB")
-    with hosts.deciding(ctx.layout):
+    with decider.deciding(ctx.layout):
         every = [batches.read_job(path) for path in batches.job_dirs(ctx.layout, found.batch_id)]
         jobs = [job for job in every if found.job_id in (None, job.job_id)]
         _check(labels or [], jobs)

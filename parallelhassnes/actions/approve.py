@@ -19,7 +19,7 @@ from parallelhassnes.refs import Found, resolve
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import JobState
 from parallelhassnes.schedule.tick import pass_and_wake
-from parallelhassnes.store import attempts, batches, hosts
+from parallelhassnes.store import attempts, batches, decider
 from parallelhassnes.store.evidence import ledger
 
 
@@ -74,7 +74,7 @@ def _decide(ctx: Context, result: Decided, reason: str) -> Decided:
     found = resolve(ctx.layout, result.target)
     result.target = str(found)
     word, approved = said(reason), result.event == "approved"
-    with hosts.deciding(ctx.layout):
+    with decider.deciding(ctx.layout):
         book = JobState(ctx, found.batch_id)
         for job, step in list(_meant(ctx, book, found)):
             if approved and not book.canceled and book.evaluate(job, step, gate=False)[0] == "ready":

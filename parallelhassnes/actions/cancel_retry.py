@@ -27,7 +27,7 @@ from parallelhassnes.schedule.process import archiving, notifying
 from parallelhassnes.schedule.tick import pass_and_wake
 from parallelhassnes.steps.failures import CLASSES
 from parallelhassnes.steps.trial_data import facts
-from parallelhassnes.store import attempts, batches, hosts
+from parallelhassnes.store import attempts, batches, decider
 from parallelhassnes.store.archives import packing
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import delayed, notices, tickets
@@ -111,7 +111,7 @@ def cancel(ctx: Context, target: Found | str, reason: str = "", *, ended: bool =
     """
     target = _meant(ctx, target)
     result = Operated(target=str(target))
-    with hosts.deciding(ctx.layout):
+    with decider.deciding(ctx.layout):
         book = JobState(ctx, target.batch_id)
         found = _to_cancel(book, target, ended=ended)
         if found is None:
@@ -211,7 +211,7 @@ def retry(ctx: Context, target: Found | str, only: Only | None = None, reason: s
     _check_classes(only.classes)
     target = _meant(ctx, target)
     result = Operated(target=str(target))
-    with hosts.deciding(ctx.layout):
+    with decider.deciding(ctx.layout):
         book = JobState(ctx, target.batch_id)
         packing.check_unpacked(book.batch_dir)
         control = batches.read_control(book.batch_dir)

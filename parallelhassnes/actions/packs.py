@@ -17,7 +17,7 @@ from parallelhassnes import packed, walk
 from parallelhassnes.errors import UserError
 from parallelhassnes.refs import resolve
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, attempts, earlier_batches, hosts, members
+from parallelhassnes.store import atomic, attempts, decider, earlier_batches, members
 from parallelhassnes.store.archives import packing
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import tickets
@@ -97,7 +97,7 @@ def _make(ctx: Context, batch_id: str) -> None:
     try:
         made = packing.write(batch_dir, aside)
         packing.prove(made, seals, batch_dir)
-        with hosts.deciding(ctx.layout):
+        with decider.deciding(ctx.layout):
             if ledger.size(batch_dir) != before or why_not(ctx, batch_id):
                 raise _changed(batch_id, "packed")
             _still(batch_id, batch_dir, None, "packed")
@@ -112,7 +112,7 @@ def _tell_and_clear(ctx: Context, batch_id: str, pack: packed.Pack) -> tuple[int
     """Give the ledger its line, unless it has it, and take the originals away; the bytes and inodes that they had."""
     batch_dir = ctx.layout.batch(batch_id)
     away: list[Path] = []
-    with hosts.deciding(ctx.layout):
+    with decider.deciding(ctx.layout):
         _still(batch_id, batch_dir, pack, "packed")
         said = _last(batch_dir)
         digest = ledger.content_hash(batch_dir / packed.INDEX)
@@ -164,7 +164,7 @@ def unpack(ctx: Context, text: str, *, for_now: bool = False) -> Packed:
         said = _last(batch_dir)
         if said.get("event") != "packed":
             raise UserError(f"{batch_id} is not packed", fix=f"`parallelhassnes pack {batch_id}` packs it")
-        with hosts.deciding(ctx.layout):  # a crash came when all was back
+        with decider.deciding(ctx.layout):  # a crash came when all was back
             _still(batch_id, batch_dir, None, "unpacked")
             _drop(batch_dir, said["attempts"], for_now=for_now)
         return Packed(batch_id=batch_id, state="unpacked", attempts=said["attempts"])
@@ -174,7 +174,7 @@ def unpack(ctx: Context, text: str, *, for_now: bool = False) -> Packed:
             packing.prove(pack, ledger.seals(batch_dir))
             aside.mkdir()
             packing.extract(pack, aside)
-        with hosts.deciding(ctx.layout):
+        with decider.deciding(ctx.layout):
             _still(batch_id, batch_dir, pack, "unpacked")
             for steps in pack.rest:
                 if not (batch_dir / steps).is_dir():

@@ -22,7 +22,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits import credentials
 from parallelhassnes.schedule.process import notifying
 from parallelhassnes.schedule.tick import pass_and_wake
-from parallelhassnes.store import atomic, batches, hosts, index, members
+from parallelhassnes.store import atomic, batches, decider, index, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import notices, queue_keys, tickets
 from parallelhassnes.store.queue.queue_keys import KeyState, OperatorLimit
@@ -88,7 +88,7 @@ def _control(
 ) -> bool:
     """Replace the batch's ``control.json`` where ``when`` says that it changes anything, and log it."""
     batch_dir = ctx.layout.batch(batch_id)
-    with hosts.deciding(ctx.layout):
+    with decider.deciding(ctx.layout):
         control: Control = batches.read_control(batch_dir)
         if not when(control):
             return False
@@ -171,7 +171,7 @@ def resume(ctx: Context, target: str, reason: str = "") -> Held:
 def _bind_again(ctx: Context, batch_ids: Iterable[str]) -> bool:
     """Give batches that ``run`` made what the caller's environment holds of their variables; whether any changed."""
     changed = False
-    with hosts.deciding(ctx.layout):
+    with decider.deciding(ctx.layout):
         for batch_id in batch_ids:
             with members.apart(batch_id, lambda _: None):
                 changed = credentials.bind_again(ctx, batch_id) or changed
@@ -210,7 +210,7 @@ def limit(ctx: Context, key_text: str, number: int | None, reason: str = "") -> 
 
 
 def _key(ctx: Context, key: str, event: str, reason: str, when: Any, change: Any, **facts: Any) -> bool:
-    with hosts.deciding(ctx.layout):
+    with decider.deciding(ctx.layout):
         state: KeyState = queue_keys.read(ctx.layout, key)
         if not when(state):
             return False
@@ -274,7 +274,7 @@ def drain(ctx: Context, runner: str | None = None, reason: str = "") -> Held:
     runner_id = _runner(ctx, runner)
     path = ctx.layout.runners / runner_id / "drain"
     changed = False
-    with hosts.deciding(ctx.layout):
+    with decider.deciding(ctx.layout):
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             word = said(reason)
@@ -289,7 +289,7 @@ def undrain(ctx: Context, runner: str | None = None, reason: str = "") -> Held:
     runner_id = _runner(ctx, runner)
     path = ctx.layout.runners / runner_id / "drain"
     changed = False
-    with hosts.deciding(ctx.layout):
+    with decider.deciding(ctx.layout):
         if path.exists():
             path.unlink()
             word = said(reason)

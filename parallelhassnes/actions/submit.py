@@ -22,7 +22,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.joining import check_host
 from parallelhassnes.schedule.limits import credentials
 from parallelhassnes.schedule.rules import plan_fits
-from parallelhassnes.store import atomic, batches, hosts, locks
+from parallelhassnes.store import atomic, batches, decider, locks
 from parallelhassnes.tables.expand import expand
 from parallelhassnes.tables.formats.request import RunRequest, table_for
 from parallelhassnes.views.scoreboard_models import View
@@ -240,7 +240,7 @@ def put_in(ctx: Context, submission: ingest.Submission, data: bytes, name: str, 
     atomic.write_json(path.with_name(path.name + ingest.COMPANION), submission.model_dump(mode="json"))
     atomic.write_bytes(path, data)
     done = None
-    with hosts.deciding_if_free(ctx.layout) as is_ours:
+    with decider.deciding_if_free(ctx.layout) as is_ours:
         if is_ours:
             with locks.held(ctx.layout.ingest_lock):
                 done = ingest.ingest_file(ctx, path, plan)
@@ -260,7 +260,7 @@ def _wait_for_ingest(ctx: Context, path: Path) -> None:
     deadline = time.monotonic() + _INGEST_SEC
     while path.exists():
         if time.monotonic() > deadline:
-            found = hosts.right(ctx.layout)
+            found = decider.right(ctx.layout)
             raise UserError(
                 f"{found.runner if found else 'the host'} that decides on this root has not taken in the table for "
                 f"{_INGEST_SEC:g} s; it stays in {path}",

@@ -18,7 +18,7 @@ from parallelhassnes.actions.unpack_archive import unpack
 from parallelhassnes.errors import InvalidInput, Problem, UserError
 from parallelhassnes.names import Ids, is_safe_id
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, hosts
+from parallelhassnes.store import atomic, decider, hosts
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
@@ -71,7 +71,7 @@ def upload(ctx: Context, archives: list[Archive]) -> Uploaded:
         stored = [_store(ctx.layout, task) for task in tasks]
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    with hosts.deciding(ctx.layout):
+    with decider.deciding(ctx.layout):
         ledger.append(
             ctx.layout.system,
             "uploaded",

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from parallelhassnes import names
 from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, hosts, members
+from parallelhassnes.store import atomic, decider, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text, parse_time
@@ -118,7 +118,7 @@ def create(ctx: Context, name: str, role: str, *, scopes: Sequence[str] = (), ex
     until = None if expires is None else now_text(_until(expires))
     token = PREFIX + secrets.token_urlsafe(32)
     path = ctx.layout.tokens / f"{name}.json"
-    with hosts.deciding(ctx.layout):
+    with decider.deciding(ctx.layout):
         files = atomic.json_files(ctx.layout.tokens)
         known = names.Ids(file.rpartition("/")[2].removesuffix(".json") for file in files)
         if (other := known.like(name)) is not None:
@@ -173,7 +173,7 @@ def revoke(ctx: Context, name: str) -> None:
     if name not in known:
         fix = names.suggestion(name, known, "there are")
         raise UnknownId(f"there is no token {name}", fix=fix)
-    with hosts.deciding(ctx.layout):
+    with decider.deciding(ctx.layout):
         ledger.replace(ctx.layout.system, f"tokens/{name}.json", None)
         ledger.append(ctx.layout.system, "token_revoked", by=ledger.person(), token=name)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from parallelhassnes.store import atomic, hosts
+from parallelhassnes.store import atomic, decider
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 
@@ -285,7 +285,7 @@ def given(layout: Layout) -> dict[str, str]:
 
 def give(layout: Layout, experiment: str, name: str) -> None:
     """From now on it is shown under that name; the system ledger says who did it."""
-    with hosts.deciding(layout):
+    with decider.deciding(layout):
         names = given(layout) | {experiment: name}
         ledger.replace_json(layout.system, FILE, names)
         ledger.append(layout.system, "experiment_named", by=ledger.person(), experiment=experiment, name=name)

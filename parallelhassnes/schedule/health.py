@@ -19,7 +19,7 @@ from parallelhassnes.execute import logs
 from parallelhassnes.plan import Record
 from parallelhassnes.schedule import configuration
 from parallelhassnes.schedule.limits import start_rate
-from parallelhassnes.store import atomic, clocks, hosts, locks, members
+from parallelhassnes.store import atomic, clocks, decider, hosts, locks, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import dump, now_text
 
@@ -145,9 +145,9 @@ def unserved_sec(layout: Layout) -> float | None:
 
 
 def _unserved(layout: Layout, waited: float, *, is_failing: bool) -> str:
-    decider = hosts.right(layout) if hosts.is_shared(layout) else None
-    if decider is not None and (decider.given_up or decider.runner != layout.runner):
-        who = "no host decides" if decider.given_up else f"{decider.runner} decides, and makes none"
+    right = decider.right(layout) if hosts.is_shared(layout) else None
+    if right is not None and (right.given_up or right.runner != layout.runner):
+        who = "no host decides" if right.given_up else f"{right.runner} decides, and makes none"
         return (
             f"a pass has been wanted for {waited:.0f} s; {who}: another host takes over once the beat of one that decides "
             "stands still; see `parallelhassnes runners`"

@@ -37,7 +37,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import ticket_of
 from parallelhassnes.schedule.rebuild import requeue_batch, write_ack
 from parallelhassnes.schedule.rules import plan_fits
-from parallelhassnes.store import atomic, batches, clocks, hosts, index, locks, members, rooted, seal
+from parallelhassnes.store import atomic, batches, clocks, decider, index, locks, members, rooted, seal
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import notices, tickets
@@ -403,7 +403,7 @@ def _write_jobs(ctx: Context, batch_dir: Path, jobs: Sequence[JobSpec]) -> bytes
 def _queue(ctx: Context, batch_id: str, jobs: Sequence[JobSpec], *, carried: bool) -> None:
     """Make the first tickets of a batch; where ended attempts were taken over, by what these came to."""
     if carried:
-        with hosts.deciding(ctx.layout):
+        with decider.deciding(ctx.layout):
             requeue_batch(ctx, batch_id)
         return
     for job in jobs:

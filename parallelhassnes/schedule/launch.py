@@ -33,7 +33,7 @@ from parallelhassnes.schedule.process.places import Places
 from parallelhassnes.schedule.rules import solver_critic
 from parallelhassnes.schedule.rules.step_state import stand
 from parallelhassnes.steps.registry import kind as kind_of
-from parallelhassnes.store import attempts, batches, hosts, locks, members
+from parallelhassnes.store import attempts, batches, decider, hosts, locks, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import handed, tickets
 from parallelhassnes.store.records import (
@@ -77,7 +77,7 @@ def launch_ready(ctx: Context, then: "Then") -> list[Launched]:
     bucket, purse, folders = StartRates(ctx), gate.purse, ExclusiveDirs(ctx)
     started: list[Launched] = []
     while (found := room.next(lines)) is not None:
-        if launcher.is_awaited() or not hosts.decides(ctx.layout):
+        if launcher.is_awaited() or not decider.decides(ctx.layout):
             health.wish(ctx.layout)
             break
         line, lane = found
@@ -257,7 +257,7 @@ def _move_ticket(ctx: Context, path: Path, key: str, attempt_dir: Path, runner: 
     if ctx.layout.runner == runner:
         handed.note_taken(ctx.layout, path.name)
     try:
-        if hosts.decides(ctx.layout):  # looked at last: a host may stand still anywhere before
+        if decider.decides(ctx.layout):  # looked at last: a host may stand still anywhere before
             tickets.start_running(ctx.layout, path, key)
             return True
     except FileNotFoundError:

@@ -19,7 +19,7 @@ from parallelhassnes.schedule.job_state import JobState, publish, record_end, ti
 from parallelhassnes.schedule.limits import spending
 from parallelhassnes.schedule.rules import solver_critic
 from parallelhassnes.schedule.rules.step_state import stand
-from parallelhassnes.store import atomic, attempts, batches, currents, hosts, index, locks, members
+from parallelhassnes.store import atomic, attempts, batches, currents, decider, index, locks, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import delayed, tickets
 from parallelhassnes.store.records import dump
@@ -86,7 +86,7 @@ def rebuild(ctx: Context) -> int:
     """
     for folder in ctx.layout.folders():
         folder.mkdir(parents=True, exist_ok=True)
-    with locks.held(ctx.layout.ingest_lock), hosts.deciding(ctx.layout):
+    with locks.held(ctx.layout.ingest_lock), decider.deciding(ctx.layout):
         before = {entry.path for entry in tickets.running(ctx.layout)}
         for folder in (ctx.layout.ready, ctx.layout.delayed, ctx.layout.blocked, ctx.layout.ended):
             shutil.rmtree(folder)

@@ -29,7 +29,7 @@ from parallelhassnes.schedule import quarantine
 from parallelhassnes.schedule.cluster import cluster_jobs
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.launch import record_if_missing, start
-from parallelhassnes.store import atomic, attempts, batches, hosts, locks, members, process_identity
+from parallelhassnes.store import atomic, attempts, batches, decider, hosts, locks, members, process_identity
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import handed, tickets
@@ -199,7 +199,7 @@ def _deciding(ctx: Context) -> Iterator[bool]:
         yield False
         return
     try:
-        yield hosts.decides(ctx.layout)  # looked at last: this host may have stood still
+        yield decider.decides(ctx.layout)  # looked at last: this host may have stood still
     finally:
         locks.release(lock)
 

@@ -37,7 +37,7 @@ from parallelhassnes.schedule.joining import check_host
 from parallelhassnes.schedule.launch import preload, start
 from parallelhassnes.schedule.process import runner_heartbeat, timer
 from parallelhassnes.schedule.process.attempt_process import Assignment, Then
-from parallelhassnes.store import atomic, attempts, batches, hosts, identity, locks, members
+from parallelhassnes.store import atomic, attempts, batches, decider, hosts, identity, locks, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import delayed, handed, tickets
@@ -237,7 +237,7 @@ class _Loop:
         if not self.is_replaced:
             self._write_beat()
             self._give_back()
-            hosts.give_up_right(self.ctx.layout)
+            decider.give_up_right(self.ctx.layout)
 
     def _give_back(self) -> None:
         """Let another have what has not begun here."""
@@ -270,7 +270,7 @@ class _Loop:
         alive = {self.me} | self._moving(now, still)
         self._end_own_dead()
         if self.ending and alive & self.deciding:
-            hosts.give_up_right(layout)  # what runs here may go on for long, and nobody else may decide meanwhile
+            decider.give_up_right(layout)  # what runs here may go on for long, and nobody else may decide meanwhile
         self._see_to_right(now, alive)
         if self._may_decide():
             hosts.note_alive(layout, alive, still)
@@ -292,7 +292,7 @@ class _Loop:
                     if ref is not None and not attempts.is_sealed(ref.dir):
                         runs.add(run_id_of(ref.name))
         hosts.note_twice(layout, runs)
-        hosts.give_up_right(layout)
+        decider.give_up_right(layout)
 
     def _write_beat(self) -> None:
         ctx, layout = self.ctx, self.ctx.layout
@@ -352,15 +352,15 @@ class _Loop:
     # --- the right to decide ----------------------------------------------------------------------------
 
     def _may_decide(self) -> bool:
-        return not self.ending and hosts.decides(self.ctx.layout)
+        return not self.ending and decider.decides(self.ctx.layout)
 
     def _see_to_right(self, now: float, alive: set[str]) -> None:
         """Claim the right where nobody holds it, or its holder is silent."""
         layout = self.ctx.layout
-        found = hosts.right(layout)
+        found = decider.right(layout)
         if self.ending or (found is not None and not found.given_up and self._holds_on(found, alive, now)):
             return
-        if not hosts.claim_right(layout, found):
+        if not decider.claim_right(layout, found):
             return
         logs.say(f"decides from now on{'' if found is None else f', after {found.runner}'}")
         if found is not None and not found.given_up:  # it may stand still with the lock in its hands
@@ -368,7 +368,7 @@ class _Loop:
                 os.close(locks.take_away(path))
             self.was_restarted, self.took_over = found.runner == self.me, True
 
-    def _holds_on(self, found: hosts.Right, alive: set[str], now: float) -> bool:
+    def _holds_on(self, found: decider.Right, alive: set[str], now: float) -> bool:
         """Tell whether the holder of the right is there, under the same start of its host as when it got it."""
         if found.runner == self.me:
             return found.boot_id == hosts.machine().boot_id

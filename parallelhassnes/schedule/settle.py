@@ -22,7 +22,7 @@ from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys
 from parallelhassnes.schedule.limits.spending import Spending
 from parallelhassnes.schedule.process import archiving
 from parallelhassnes.schedule.rules import solver_critic
-from parallelhassnes.store import attempts, batches, currents, hosts, members
+from parallelhassnes.store import attempts, batches, currents, decider, hosts, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import delayed, notices, tickets
 from parallelhassnes.store.records import StepNow, Ticket
@@ -38,7 +38,7 @@ def settle_ended(ctx: Context) -> int:
     settled: dict[str, list[Path]] = {}
     keys, spending = QueueKeys(ctx), Spending(ctx)
     for path in paths:
-        if launcher.is_awaited() or not hosts.decides(ctx.layout):
+        if launcher.is_awaited() or not decider.decides(ctx.layout):
             health.wish(ctx.layout)
             break
         with members.apart(path, partial(_give_up, ctx, books, path)):

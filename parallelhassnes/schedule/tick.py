@@ -25,7 +25,7 @@ from parallelhassnes.schedule.rebuild import mend, pass_over, rebuild
 from parallelhassnes.schedule.repair import repair
 from parallelhassnes.schedule.rules.step_state import stand
 from parallelhassnes.schedule.settle import settle_ended
-from parallelhassnes.store import atomic, batches, hosts, identity, locks, members, process_identity, space
+from parallelhassnes.store import atomic, batches, decider, hosts, identity, locks, members, process_identity, space
 from parallelhassnes.store.queue import delayed, tickets, turns
 from parallelhassnes.store.records import Ticket
 
@@ -50,7 +50,7 @@ def tick(ctx: Context) -> TickReport:
     check_host.check(ctx)
     check_host.answer_others(ctx)
     with members.collecting(alone=True) as passed_over:
-        if ctx.layout.runner and not hosts.decides(ctx.layout):
+        if ctx.layout.runner and not decider.decides(ctx.layout):
             _see_to_loop(ctx)
             report = TickReport([], [], [], [])
         else:
@@ -130,7 +130,7 @@ def try_pass(ctx: Context) -> bool:
 def _pass(ctx: Context, started: list[Launched]) -> None:
     identity.check(ctx.layout)
     health.wish(ctx.layout)
-    while ctx.layout.pass_wanted.exists() and not launcher.is_awaited() and hosts.decides(ctx.layout):
+    while ctx.layout.pass_wanted.exists() and not launcher.is_awaited() and decider.decides(ctx.layout):
         lock = locks.hold(ctx.layout.tick_lock)
         if lock is None:
             break
@@ -138,7 +138,7 @@ def _pass(ctx: Context, started: list[Launched]) -> None:
             if not ctx.layout.runner and hosts.is_marked(lock):  # others have joined since this process began
                 ctx = replace(ctx, layout=hosts.standing(ctx.layout))
                 hosts.check(ctx.layout)
-                if not hosts.decides(ctx.layout):
+                if not decider.decides(ctx.layout):
                     break
             ctx.layout.pass_wanted.unlink(missing_ok=True)
             ctx = renewed(ctx)

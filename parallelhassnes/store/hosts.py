@@ -1,20 +1,15 @@
-"""Several hosts on one root: which runner a process belongs to, who has joined, and who decides.
+"""Several hosts on one root: which runner a process belongs to, who has joined, and whose beat moves.
 
 A *runner* is a machine under one start of it; its name stands for it under ``runners/``. On a root of one host that name
 is ``runner_id`` of the configuration, and nothing of the following is there:
 
     runners/.hosts/shared               several hosts have joined
-    runners/.hosts/right/<epoch>.json   who has the right to decide; the highest epoch counts
+    runners/.hosts/right/               who decides (``store/decider.py``)
     runners/.hosts/alive.json           the runners whose beat moves, by the clock of the one that decides
     runners/<name>/member.json          this runner has shown, by ``doctor --hosts``, that the others see what it writes
     runners/<name>/beat.json            its sign of life, and what it can take
     runners/<name>/twin.json            what it ran when it found that it is there twice
     runners/<name>/handed/, taken/      what it is given (``queue/handed.py``)
-
-One host decides: it alone ingests, settles, repairs what others left, and hands out. Every host runs what it is handed. So no
-fact has two writers, whether or not locks reach from host to host. A right is claimed by ``link()``, so that one claim wins, when
-the one before was given up, or when the beat of its holder has stood still for ``still_sec`` by the claimer's own clock. A holder that
-comes back sees the higher epoch before it acts (``decides``). The one who takes over waits until it must see all that was written before.
 
 A member is one as long as its machine runs on: after a restart, or from another mount, it is a stranger that has to show the
 same again.
@@ -25,10 +20,7 @@ import functools
 import os
 import platform
 import re
-import time
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -37,14 +29,13 @@ from pydantic import ConfigDict
 from parallelhassnes import names
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import Record
-from parallelhassnes.store import atomic, clocks, locks, members, process_identity
+from parallelhassnes.store import atomic, clocks, members, process_identity
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import dump, now_text
 
 NAME_VARIABLE = "PARALLELHASSNES_RUNNER"
 MEMBER, BEAT, NOTE, TWIN = "member.json", "beat.json", "boot_id", "twin.json"
-_EPOCHS_KEPT = 32
-_EPOCH = re.compile(r"(\d{8})\.json")
+MARK = b"hosts\n"
 
 
 class Machine(NamedTuple):
@@ -116,30 +107,12 @@ class Beat(Told):
     """Of this very beat: who finds another than it has written last is not alone under its name. Empty from an earlier version."""
 
 
-class Right(Told):
-    """``right/<epoch>.json``: who decides from then on."""
-
-    schema_version: Literal[1] = 1
-    epoch: int
-    runner: str
-    boot_id: str
-    at: str
-    given_up: bool = False
-    """Nobody holds it: the one who did has ended, and any member may claim the next."""
-    acts_from: float = 0.0
-    """Seconds since the start of the runner's host: before, it may not see all that the one before it has written."""
-
-
 class SecondHost(UserError):
     """This host has not shown that it may work on the root beside the others."""
 
 
 class StartedAnew(SecondHost):
     """This host had joined, and runs under another start, or sees the root by another mount, since."""
-
-
-class NotHere(UserError):
-    """Another host decides, and its locks do not reach here."""
 
 
 # --- who this is --------------------------------------------------------------------------------------
@@ -313,6 +286,18 @@ def join(layout: Layout, made: Member) -> None:
     mark(layout)
 
 
+def mark(layout: Layout) -> None:
+    """Have processes that began when there was one host see that there are several: what they hold ``tick.lock`` by says so."""
+    with layout.tick_lock.open("ab") as stream:
+        if not os.fstat(stream.fileno()).st_size:
+            stream.write(MARK)
+
+
+def is_marked(lock: int) -> bool:
+    """Whether the file of the lock that this process holds says that there are several hosts."""
+    return os.fstat(lock).st_size > 0
+
+
 def beat_of(layout: Layout, name: str) -> Beat | None:
     with contextlib.suppress(OSError, atomic.CorruptFile):
         return atomic.read_record(Beat, layout.runners / name / BEAT)
@@ -357,128 +342,6 @@ def age_of(layout: Layout, path: Path) -> float:
         return beat - path.stat().st_ctime
     except FileNotFoundError:
         return 0.0
-
-
-# --- who decides --------------------------------------------------------------------------------------
-
-
-def right(layout: Layout) -> Right | None:
-    """Tell who has the right to decide; None where nobody ever had. Of an epoch that cannot be read nobody is known, but it counts."""
-    epochs = [name for name in members.names(layout.hosts / "right") if _EPOCH.fullmatch(name)]
-    if not epochs:
-        return None
-    try:
-        return atomic.read_record(Right, layout.hosts / "right" / epochs[-1])
-    except (OSError, atomic.CorruptFile):
-        return Right(epoch=int(epochs[-1].partition(".")[0]), runner="", boot_id="", at="")
-
-
-def decides(layout: Layout) -> bool:
-    """Tell whether this host decides: always where it is the only one. Asked before each act of a decider."""
-    if not layout.runner:
-        return True
-    found = right(layout)
-    return found is not None and not found.given_up and _is_mine(layout, found) and clocks.boottime() >= found.acts_from
-
-
-def claim_first_right(layout: Layout) -> bool:
-    """Claim the first right of a root that is about to have several hosts; False where there has been one."""
-    (layout.hosts / "right").mkdir(parents=True, exist_ok=True)
-    return right(layout) is None and claim_right(layout, None)
-
-
-def claim_right(layout: Layout, after: Right | None) -> bool:
-    """Claim the epoch after that one; False where another was faster. What another host has decided must be seen first: ``acts_from``."""
-    own = after is None or (after.given_up and _is_mine(layout, after))
-    acts_from = 0.0 if own else clocks.boottime() + 2 * cache_sec(layout)
-    return _next_epoch(layout, after, given_up=False, acts_from=acts_from)
-
-
-def give_up_right(layout: Layout) -> None:
-    """Have any other member be able to decide at once; nothing where this host has not decided."""
-    found = right(layout)
-    if found is not None and not found.given_up and _is_mine(layout, found):
-        _next_epoch(layout, found, given_up=True)
-
-
-def _is_mine(layout: Layout, found: Right) -> bool:
-    return (found.runner, found.boot_id) == (layout.runner, machine().boot_id)
-
-
-def _next_epoch(layout: Layout, after: Right | None, *, given_up: bool, acts_from: float = 0.0) -> bool:
-    made = Right(
-        epoch=1 if after is None else after.epoch + 1,
-        runner=layout.runner,
-        boot_id=machine().boot_id,
-        at=now_text(),
-        given_up=given_up,
-        acts_from=acts_from,
-    )
-    path = layout.hosts / "right" / f"{made.epoch:08d}.json"
-    atomic.claim(path, atomic.dumps(dump(made)).encode())
-    for name in members.names(path.parent)[:-_EPOCHS_KEPT]:
-        (path.parent / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError, atomic.CorruptFile):
-        return atomic.read_record(Right, path) == made
-    return False
-
-
-@contextmanager
-def deciding_if_free(layout: Layout) -> Iterator[bool]:
-    """Whether this host decides within the block: a right that nobody holds is claimed for it, and given up at its end."""
-    if decides(layout):
-        yield True
-        return
-    found = right(layout)
-    is_free = found is None or found.given_up
-    if not (is_free and claim_right(layout, found)):
-        yield False
-        return
-    try:
-        claimed = right(layout)
-        if claimed is not None and _is_mine(layout, claimed):
-            time.sleep(max(0.0, claimed.acts_from - clocks.boottime()))
-        yield True
-    finally:
-        give_up_right(layout)
-
-
-@contextmanager
-def deciding(layout: Layout) -> Iterator[None]:
-    """Hold ``tick.lock`` for a block that changes what the scheduler goes by: an operator's word.
-
-    Raises:
-        SecondHost: this host may not work on the root.
-        NotHere: another host decides, and locks do not reach from host to host.
-        StoreBusy: somebody else has had the lock for a minute.
-    """
-    check(layout)
-    with deciding_if_free(layout) as is_ours:
-        here = member(layout, layout.runner) if not is_ours else None
-        if not is_ours and not (here is not None and here.locks_cross):
-            found = right(layout)
-            who = (found and found.runner) or "another one"
-            raise NotHere(
-                f"the host that decides on {layout.root} is {who}, and locks do not reach from host to host here",
-                fix=f"run this on {who}",
-            )
-        with locks.held(layout.tick_lock):
-            yield
-
-
-MARK = b"hosts\n"
-
-
-def mark(layout: Layout) -> None:
-    """Have processes that began when there was one host see that there are several: what they hold ``tick.lock`` by says so."""
-    with layout.tick_lock.open("ab") as stream:
-        if not os.fstat(stream.fileno()).st_size:
-            stream.write(MARK)
-
-
-def is_marked(lock: int) -> bool:
-    """Whether the file of the lock that this process holds says that there are several hosts."""
-    return os.fstat(lock).st_size > 0
 
 
 # --- whose beat moves ---------------------------------------------------------------------------------

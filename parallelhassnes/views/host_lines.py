@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from parallelhassnes.store import atomic, hosts, members
+from parallelhassnes.store import atomic, decider, hosts, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.version import __version__
 from parallelhassnes.views.scoreboard_models import JoinedHost
@@ -17,7 +17,7 @@ def every(layout: Layout) -> dict[str, JoinedHost]:
     known = hosts.members_of(layout) if hosts.is_shared(layout) else {}
     if not known:
         return {}
-    right = hosts.right(layout)
+    right = decider.right(layout)
     decides = right.runner if right is not None and not right.given_up else ""
     skews = _skews(layout)
     return {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from parallelhassnes.config import Config
 from parallelhassnes.schedule import configuration
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, hosts, members
+from parallelhassnes.store import atomic, decider, hosts, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import handed, tickets
 from parallelhassnes.views.scoreboard_models import JobNow, PilotLine, RunnerLine, SlurmNow, View
@@ -75,18 +75,16 @@ def runners(layout: Layout, *, quick: bool = False) -> RunnersNow:
     """
     config = configuration.in_force(layout).config
     ctx, shared = Context(layout, config), hosts.is_shared(layout)
-    right = hosts.right(layout) if shared else None
-    decider = right.runner if right and not right.given_up else None
+    right = decider.right(layout) if shared else None
+    who = right.runner if right and not right.given_up else None
     running = {entry.name: entry.path for entry in tickets.running(layout)}
     names = members.names(layout.runners)
     before = {name: hosts.beat_of(layout, name) for name in names} if shared else {}
     moved, watched = ({}, 0.0) if quick else _watch(layout, config, before)
-    found = [
-        _joined(ctx, name, before[name], running, decider) if shared else _only(ctx, name, running) for name in names
-    ]
+    found = [_joined(ctx, name, before[name], running, who) if shared else _only(ctx, name, running) for name in names]
     for each in found:
         each.moves, each.watched_sec = moved.get(each.name), watched if each.name in moved else 0.0
-    return RunnersNow(shared=shared, decider=decider, runners=found)
+    return RunnersNow(shared=shared, decider=who, runners=found)
 
 
 def _watch(layout: Layout, config: Config, before: dict[str, hosts.Beat | None]) -> tuple[dict[str, bool], float]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import stores
 
-from parallelhassnes.store import hosts
+from parallelhassnes.store import decider, hosts
 from tests.hosts.cluster import Cluster
 from tests.hosts.lab import Lab
 from tests.hosts.witness import Ran
@@ -65,7 +65,7 @@ def measured(way: str, steps: int) -> dict[str, object]:
         front.ours("submit", str(table), root=lab.root, env=env, timeout_sec=120)
         stores.wait_for(lambda: sum(ran.ended is not None for ran in lab.witness.runs()) >= steps, "the end", 300)
         stores.wait_for(lambda: len(_sealed(lab.disk)) >= steps, "the last seal", 60)
-        right = hosts.right(lab.ctx.layout)
+        right = decider.right(lab.ctx.layout)
         assert right is not None
         decides = hosts.host_of(lab.ctx.layout, right.runner)
         runs, sealed = lab.witness.runs(), _sealed(lab.disk)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from stores import wait_for
 
-from parallelhassnes.store import hosts
+from parallelhassnes.store import decider, hosts
 from tests.hosts.judge import judge
 from tests.hosts.lab import Lab
 from tests.hosts.scenarios import CAPACITY, TOML, Round
@@ -45,7 +45,7 @@ def running_twice(lab, host):
 
 
 def decides(lab, host):
-    right = hosts.right(lab.ctx.layout)
+    right = decider.right(lab.ctx.layout)
     return right is not None and right.runner == host.name and not right.given_up
 
 

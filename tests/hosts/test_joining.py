@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from stores import wait_for
 
-from parallelhassnes.store import hosts
+from parallelhassnes.store import decider, hosts
 from tests.hosts import file_systems
 from tests.hosts.lab import Lab
 
@@ -150,7 +150,7 @@ def test_a_tick_answers_the_host_that_asks():
         one.ours("tick", root=lab.root)
         assert probed(asking)["joined"]
         assert set(hosts.members_of(lab.ctx.layout)) == {"h1", "h2"}
-        right = hosts.right(lab.ctx.layout)
+        right = decider.right(lab.ctx.layout)
         assert right is not None
         assert right.runner == "h1", "what ran before decides"
 

@@ -51,7 +51,7 @@ def test_a_freed_slot_is_filled_by_one_turn_of_each_host(root: Path, taken):
     acts = runner_loop.Acts(try_pass, try_pass, lambda _: None)
     decider = runner_loop._Loop(ctx, acts, 1, None)
     other = runner_loop._Loop(replace(as_host(ctx, "h2"), options=ctx.options), acts, 1, None)
-    hosts.claim_right(ctx.layout, None)
+    decider.claim_right(ctx.layout, None)
     other.turn()  # it beats
     decider.turn()
     other.turn()

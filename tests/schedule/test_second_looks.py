@@ -23,7 +23,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.joining.measured import check_own
 from parallelhassnes.schedule.process import attempt_process
 from parallelhassnes.schedule.tick import run_pass
-from parallelhassnes.store import atomic, attempts, clocks, hosts, locks
+from parallelhassnes.store import atomic, attempts, clocks, decider, hosts, locks
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import handed, tickets
@@ -73,19 +73,19 @@ def loop(ctx: Context) -> runner_loop._Loop:
 
 @pytest.mark.parametrize("content", [b"", b"\xff{", b'{"schema_version": 2}'])
 def test_an_epoch_that_cannot_be_read_ends_the_one_before_and_is_followed_once_it_stays_so(ctx, content):
-    hosts.claim_right(ctx.layout, None)
-    assert hosts.decides(ctx.layout)
+    decider.claim_right(ctx.layout, None)
+    assert decider.decides(ctx.layout)
     path = ctx.layout.hosts / "right" / "00000002.json"
     path.write_bytes(content)
-    assert not hosts.decides(ctx.layout), "whoever has written that may decide"
-    with hosts.deciding_if_free(ctx.layout) as is_ours:
+    assert not decider.decides(ctx.layout), "whoever has written that may decide"
+    with decider.deciding_if_free(ctx.layout) as is_ours:
         assert not is_ours
     here, still = loop(ctx), hosts.still_sec(ctx.layout, ctx.config.heartbeat_sec)
     here._see_to_right(100.0, {"h1"})
     here._see_to_right(100.0 + still / 2, {"h1"})
-    assert not hosts.decides(ctx.layout)
+    assert not decider.decides(ctx.layout)
     here._see_to_right(100.0 + still + 1, {"h1"})
-    right = hosts.right(ctx.layout)
+    right = decider.right(ctx.layout)
     assert right is not None
     assert (right.epoch, right.runner) == (3, "h1")
 
@@ -97,7 +97,7 @@ def test_what_a_host_of_a_later_version_says_besides_changes_nothing(ctx):
     atomic.write_json(beat, {**atomic.read_json(beat), "gpus": 8})
     record = ctx.layout.runners / "h2" / hosts.MEMBER
     atomic.write_json(record, {**atomic.read_json(record), "gpus": 8})
-    right, found = hosts.right(ctx.layout), hosts.beat_of(ctx.layout, "h2")
+    right, found = decider.right(ctx.layout), hosts.beat_of(ctx.layout, "h2")
     assert right is not None
     assert found is not None
     assert (right.runner, found.count) == ("h2", 1)
@@ -118,12 +118,12 @@ def test_a_beat_that_cannot_be_read_once_takes_no_right_and_no_work_from_its_hos
     alive = {"h1"} | here._moving(100.1, still)
     here._see_to_right(100.1, alive)
     assert "h2" in alive
-    right = hosts.right(ctx.layout)
+    right = decider.right(ctx.layout)
     assert right is not None
     assert right.runner == "h2"
     assert "h2" not in here._moving(101 + still, still), "it is silent once that stays so"
     here._see_to_right(101 + still, {"h1"})
-    right = hosts.right(ctx.layout)
+    right = decider.right(ctx.layout)
     assert right is not None
     assert right.runner == "h1"
 
@@ -170,7 +170,7 @@ def test_a_dead_attempt_whose_worker_has_spoilt_its_record_is_ended_by_its_own_h
 @pytest.mark.parametrize("is_fenced", [False, True])
 def test_an_attempt_of_the_host_that_had_this_ones_name_before_is_left_to_its_fence(ctx, started, is_fenced):
     """h1 stood still for long, another machine took its name, and h1 is back: what runs there is no dead attempt of here."""
-    hosts.claim_right(ctx.layout, None)
+    decider.claim_right(ctx.layout, None)
     made = attempt(ctx, "h1")  # its state is of another boot, and of a host of another name
     handed.note_taken(ctx.layout, made.ticket)
     assert repair.repair(ctx, lambda _: None) == []
@@ -239,7 +239,7 @@ def test_an_attempt_that_its_own_host_seals_just_then_stays_as_it_is(ctx, monkey
 
 
 def test_an_old_note_of_a_live_host_hides_no_attempt_of_a_silent_one(ctx, started):
-    hosts.claim_right(ctx.layout, None)
+    decider.claim_right(ctx.layout, None)
     made = attempt(ctx, "h2")
     handed.note_taken(ctx.layout, made.ticket, "h2")
     handed.note_taken(ctx.layout, made.ticket, "h3")
@@ -256,7 +256,7 @@ def test_what_is_no_ticket_keeps_no_loop_from_its_work(ctx):
     here = loop(ctx)
     here.turn()
     assert here.count == 1
-    assert hosts.decides(ctx.layout)
+    assert decider.decides(ctx.layout)
     assert here._gives() is not None
     assert handed.handed(ctx.layout, "h1") == []
 
@@ -288,7 +288,7 @@ def test_a_host_that_was_asked_late_ends_nothing_again(ctx, started):
 
 def test_an_attempt_that_another_host_is_ending_is_ended_by_no_second_one(ctx, started):
     """Locks do not reach from host to host here, and whoever decides now is not the one who has asked."""
-    hosts.claim_right(ctx.layout, None)
+    decider.claim_right(ctx.layout, None)
     made = attempt(ctx, "h2")
     run_id = names.run_id_of(made.dir.name)
     attempts.fence(made.step_dir, run_id, "h1")
@@ -307,7 +307,7 @@ def test_an_attempt_that_another_host_is_ending_is_ended_by_no_second_one(ctx, s
 
 
 def test_a_host_that_does_not_take_what_it_was_asked_to_end_is_asked_no_more(ctx, started):
-    hosts.claim_right(ctx.layout, None)
+    decider.claim_right(ctx.layout, None)
     made = attempt(ctx, "h2")
     attempts.fence(made.step_dir, names.run_id_of(made.dir.name), "h1")
     handed.hand(ctx.layout, "h3", made.ticket, made.assignment.model_copy(update={"dead": True, "fenced": True}))
@@ -331,7 +331,7 @@ def test_a_host_that_comes_back_while_it_launches_takes_away_nothing_that_anothe
 
 
 def test_a_silence_is_said_by_no_host_that_decides_no_more(ctx):
-    hosts.claim_right(ctx.layout, None)
+    decider.claim_right(ctx.layout, None)
     made = attempt(ctx, "h2")
     watch = repair.SilenceWatch()
     watch.silent(ctx, {"h1"}, 0.0, 1.2)
@@ -344,7 +344,7 @@ def test_a_silence_is_said_by_no_host_that_decides_no_more(ctx):
 
 def test_a_copy_that_a_silent_host_had_begun_to_end_is_set_apart_too(ctx, started):
     """The host that ended what h2 had left stands still, and may go on with it at any time."""
-    hosts.claim_right(ctx.layout, None)
+    decider.claim_right(ctx.layout, None)
     made = attempt(ctx, "h2")
     run_id, handles = names.run_id_of(made.dir.name), []
     attempts.fence(made.step_dir, run_id, "h3")
@@ -429,31 +429,31 @@ def test_no_process_of_a_host_that_took_over_acts_before_it_sees_what_the_one_be
     """A pass that a supervisor of this host runs asks the same as the host's loop."""
     before = clocks.boottime()
     has_right(ctx, 1, "h2", given_up=given_up)
-    assert hosts.claim_right(ctx.layout, hosts.right(ctx.layout))
-    assert not hosts.decides(ctx.layout)
+    assert decider.claim_right(ctx.layout, decider.right(ctx.layout))
+    assert not decider.decides(ctx.layout)
     run_pass(ctx)
     assert len(list(ctx.layout.ready.rglob("*.command"))) == 1, "nothing was launched"
-    wait_for(lambda: hosts.decides(ctx.layout), "the caches' time to pass", 20)
+    wait_for(lambda: decider.decides(ctx.layout), "the caches' time to pass", 20)
     assert clocks.boottime() - before >= 2 * hosts.cache_sec(ctx.layout)
 
 
 def test_a_command_that_claims_a_right_that_another_host_gave_up_waits_for_what_that_one_wrote(ctx):
     has_right(ctx, 1, "h2", given_up=True)
     before = clocks.boottime()
-    with hosts.deciding_if_free(ctx.layout) as is_ours:
+    with decider.deciding_if_free(ctx.layout) as is_ours:
         assert is_ours
-        assert hosts.decides(ctx.layout)
+        assert decider.decides(ctx.layout)
         assert clocks.boottime() - before >= 2 * hosts.cache_sec(ctx.layout)
-    right = hosts.right(ctx.layout)
+    right = decider.right(ctx.layout)
     assert right is not None
     assert right.given_up
 
 
 def test_a_host_that_decided_last_itself_goes_on_at_once(ctx):
-    assert hosts.claim_right(ctx.layout, None)
-    hosts.give_up_right(ctx.layout)
-    assert hosts.claim_right(ctx.layout, hosts.right(ctx.layout))
-    assert hosts.decides(ctx.layout)
+    assert decider.claim_right(ctx.layout, None)
+    decider.give_up_right(ctx.layout)
+    assert decider.claim_right(ctx.layout, decider.right(ctx.layout))
+    assert decider.decides(ctx.layout)
 
 
 # --- a runner that is told to end
@@ -463,7 +463,7 @@ def test_a_runner_that_is_told_to_end_lets_another_decide_while_its_last_attempt
     beats(ctx, "h2", 1)
     here = loop(ctx)
     here.turn()
-    assert hosts.decides(ctx.layout)
+    assert decider.decides(ctx.layout)
     made = attempt(ctx, "h1")
     lock = locks.claim(made.step_dir / "step.lock")
     assert lock is not None
@@ -473,11 +473,11 @@ def test_a_runner_that_is_told_to_end_lets_another_decide_while_its_last_attempt
     here.turn()
     assert not here.is_over(None), "something runs here"
     os.close(lock)
-    right = hosts.right(ctx.layout)
+    right = decider.right(ctx.layout)
     assert right is not None
     assert right.given_up
     other = as_host(ctx, "h2")
-    assert hosts.claim_right(other.layout, right)
+    assert decider.claim_right(other.layout, right)
 
 
 def test_what_has_not_begun_when_its_runner_is_told_to_end_is_taken_back(ctx):
@@ -543,7 +543,7 @@ def test_a_runner_that_is_told_to_end_waits_for_no_note_that_a_crash_has_left(ct
 @pytest.mark.parametrize("has_line", [False, True])
 def test_what_a_host_has_left_with_nobody_gets_the_line_of_its_launch_before_it_is_handed_out_again(ctx, has_line):
     """The one that decided lost power when it had moved the ticket, before or after it wrote down the launch."""
-    hosts.claim_right(ctx.layout, None)
+    decider.claim_right(ctx.layout, None)
     made = attempt(ctx, "h2", status="queued")
     meta = attempts.read_meta(made.dir)
     if has_line:
@@ -567,7 +567,7 @@ def test_a_host_that_stood_still_in_the_middle_of_a_line_writes_it_to_nothing_th
         monkeypatch.undo()
         here, still = loop(ctx), hosts.still_sec(ctx.layout, ctx.config.heartbeat_sec)
         here._see_to_right(100.0 + still, {"h1"})
-        wait_for(lambda: hosts.decides(ctx.layout), "the caches' time to pass", 20)
+        wait_for(lambda: decider.decides(ctx.layout), "the caches' time to pass", 20)
         here._decide(100.0 + still)
         ledger.append(batch, "paused", reason="of the one that has taken over")
         wrote(handle, size, data)

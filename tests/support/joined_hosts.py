@@ -10,7 +10,7 @@ from stores import context, job, put, shell, table
 from parallelhassnes import names
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.process import attempt_process
-from parallelhassnes.store import atomic, attempts, hosts
+from parallelhassnes.store import atomic, attempts, decider, hosts
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import AttemptMeta, AttemptState, Heartbeat, dump, now_text
@@ -54,7 +54,7 @@ def beats(ctx: Context, name: str, count: int) -> None:
 
 def has_right(ctx: Context, epoch: int, runner: str, **more: object) -> Path:
     path = ctx.layout.hosts / "right" / f"{epoch:08d}.json"
-    right = hosts.Right(epoch=epoch, runner=runner, boot_id=f"boot-{runner}", at=now_text())
+    right = decider.Right(epoch=epoch, runner=runner, boot_id=f"boot-{runner}", at=now_text())
     atomic.write_json(path, {**dump(right), **more})
     return path
 

@@ -25,7 +25,7 @@ from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.names import is_safe_id, nearest
 from parallelhassnes.refs import LATEST
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, attempts, batches, hosts, index, seal, uploaded_tasks
+from parallelhassnes.store import atomic, attempts, batches, decider, index, seal, uploaded_tasks
 from parallelhassnes.store.archives import packing
 from parallelhassnes.store.archives import remote_batch as remote
 from parallelhassnes.store.archives.object_store import ObjectStore
@@ -113,7 +113,7 @@ def pull(ctx: Context, batch_id: str, store: ObjectStore, *, threads: int = THRE
         size = _bring(store, head, aside, threads)
         if not head.over:
             pause_resume.pause_apart(aside, f"pulled from an archive of {head.at}, when it was not over")
-        with hosts.deciding(ctx.layout):
+        with decider.deciding(ctx.layout):
             if target.exists():
                 raise UserError(f"{batch_id} has come here meanwhile", fix="look at it with show")
             aside.rename(target)

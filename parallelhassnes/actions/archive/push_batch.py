@@ -18,7 +18,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.names import CONFIG_NAME
 from parallelhassnes.refs import resolve
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import additions, atomic, batches, hosts, identity
+from parallelhassnes.store import additions, atomic, batches, decider, identity
 from parallelhassnes.store.archives import object_store
 from parallelhassnes.store.archives import remote_batch as remote
 from parallelhassnes.store.archives.object_store import Mending, ObjectStore
@@ -233,7 +233,7 @@ def _moment(ctx: Context, batch_id: str) -> Iterator[_Moment]:
     """
     batch_dir = ctx.layout.batch(batch_id)
     for look in range(_LOOKS + 1):
-        with hosts.deciding(ctx.layout) if look == _LOOKS else contextlib.nullcontext():
+        with decider.deciding(ctx.layout) if look == _LOOKS else contextlib.nullcontext():
             data, over = ledger_bytes(batch_dir), is_over(ctx, batch_id)
             records = remote.HeldRecords(batch_dir)
         if look == _LOOKS or ledger_bytes(batch_dir) == data:

@@ -31,7 +31,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.joining import check_host
 from parallelhassnes.schedule.tick import pass_and_wake
 from parallelhassnes.steps import safe_read
-from parallelhassnes.store import atomic, attempts, batches, hosts, locks, members
+from parallelhassnes.store import atomic, attempts, batches, decider, locks, members
 from parallelhassnes.tables.expand import expand
 from parallelhassnes.views.scoreboard_models import View
 
@@ -133,7 +133,7 @@ def _line(path: Path, error: Exception) -> str:
 
 def _clear_up(ctx: Context) -> None:
     """Complete what an earlier import has begun, as a tick would, and remove what it staged for nothing."""
-    with hosts.deciding_if_free(ctx.layout) as is_ours:
+    with decider.deciding_if_free(ctx.layout) as is_ours:
         if is_ours:
             ingest.ingest_incoming(ctx)
             with locks.held(ctx.layout.tick_lock):
@@ -291,7 +291,7 @@ class _Import:
             for job, step, _ in placed
         }
         self._stage(batch_id, placed, before)
-        with hosts.deciding(layout):
+        with decider.deciding(layout):
             staged: list[tuple[Path, Path]] = []
             for job, step, trial in placed:
                 key, step_dir = f"{job.job_id}/{step.step_id}", layout.step(batch_id, job.job_id, step.step_id)

@@ -21,7 +21,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits import spending
 from parallelhassnes.schedule.limits.budgets import budget_of
 from parallelhassnes.steps.usage import UsageSum
-from parallelhassnes.store import batches, hosts, members
+from parallelhassnes.store import batches, decider, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import raised_budgets
 
@@ -130,7 +130,7 @@ def change(ctx: Context, batch: str, *, usd: float | None, tokens: int | None, r
     batch_id = resolve(ctx.layout, batch).batch_id
     if usd is tokens is None:
         return show(ctx, batch_id)
-    with hosts.deciding(ctx.layout):
+    with decider.deciding(ctx.layout):
         batch_dir = ctx.layout.batch(batch_id)
         before = budget_of(ctx, batch_id) or Budget()
         after = _with(before, usd, tokens)
@@ -178,7 +178,7 @@ def change_shared(
     name = _known(ctx, scope, text)
     if usd is tokens is None:
         return _line(ctx, scope, name)
-    with hosts.deciding(ctx.layout):
+    with decider.deciding(ctx.layout):
         before = _budget(ctx, scope, name)
         after = _with(before, usd, tokens)
         if after != before:

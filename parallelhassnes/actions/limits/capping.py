@@ -15,7 +15,7 @@ from parallelhassnes.plan import CAPS, CapName
 from parallelhassnes.refs import resolve
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps import caps
-from parallelhassnes.store import batches, hosts
+from parallelhassnes.store import batches, decider
 from parallelhassnes.store.evidence import ledger
 
 _MOST = {"max_cost_usd": 1_000_000.0, "max_tokens": 1e12, "max_turns": 1_000_000.0, "max_wall_sec": 31_536_000.0}
@@ -64,7 +64,7 @@ def cap(
     count = _steps(ctx, found.batch_id, where)
     if not count:
         raise UserError(f"{target} has neither trials nor agent steps", fix="name what has some")
-    with hosts.deciding(ctx.layout):
+    with decider.deciding(ctx.layout):
         control = batches.read_control(ctx.layout.batch(found.batch_id))
         before: Mapping[CapName, float] = control.caps.get(where, {})
         after = {**before, **wanted}

@@ -27,7 +27,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial import workspace
 from parallelhassnes.steps.trial.trial_paths import TRIAL_DIR
-from parallelhassnes.store import atomic, attempts, batches, hosts, seal
+from parallelhassnes.store import atomic, attempts, batches, decider, seal
 from parallelhassnes.store.evidence import ledger, removals
 from parallelhassnes.tables.expanders.tasks import FoundTask, tasks_in
 from parallelhassnes.tables.parse.located_errors import Problems
@@ -110,7 +110,7 @@ def regrade(
         "trials": made,
     }
     done = submit(ctx, atomic.dumps(document).encode(), name=f"regrade-{old}.json", folders=[Path.cwd()], again=again)
-    with hosts.deciding(ctx.layout):
+    with decider.deciding(ctx.layout):
         if not (done.duplicate and _is_told(ctx.layout.batch(old), done.batch_id)):
             ledger.append(
                 ctx.layout.batch(old), "regraded", by=ledger.person(), batch_id=done.batch_id, trials=len(made)

@@ -14,7 +14,7 @@ from parallelhassnes.actions.submit import plan_table, submit
 from parallelhassnes.errors import UserError
 from parallelhassnes.refs import resolve
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, batches, currents, hosts
+from parallelhassnes.store import atomic, batches, currents, decider
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.records import StepNow
 from parallelhassnes.tables.parse.load import load
@@ -72,7 +72,7 @@ def rerun(ctx: Context, text: str, what: What, edits: list[str] | None = None) -
         if all(f"{job.job_id}/{step.step_id}" in carry for job in plan.jobs for step in job.steps):
             return Rerun(rerun_of=old, carried=len(carry))
     made = submit(ctx, data, name=name, folders=folders, again=True, rerun_of=old, carry=carry)
-    with hosts.deciding(ctx.layout):
+    with decider.deciding(ctx.layout):
         ledger.append(batch_dir, "rerun", by=ledger.person(), batch_id=made.batch_id, what=what)
     new_dir = ctx.layout.batch(made.batch_id)
     carried = len(projection.load(new_dir).carried)

@@ -27,7 +27,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data import ended_line
-from parallelhassnes.store import atomic, attempts, batches, earlier_batches, hosts, locks, members, seal
+from parallelhassnes.store import atomic, attempts, batches, decider, earlier_batches, locks, members, seal
 from parallelhassnes.store.evidence import ledger, merkle, removals
 from parallelhassnes.store.evidence.removals import Tombstone
 from parallelhassnes.store.layout import Layout
@@ -352,7 +352,7 @@ def _of_batch(ctx: Context, batch_id: str, made: RemovalPlan, done: Collected) -
 def _bury(ctx: Context, batch_id: str, made: RemovalPlan, done: Collected) -> list[str]:
     """Write the tombstones of a batch, if all is as it was; the places of its attempts."""
     layout, batch_dir, found = ctx.layout, ctx.layout.batch(batch_id), made.goes[batch_id]
-    with locks.held(layout.ingest_lock), hosts.deciding(layout):
+    with locks.held(layout.ingest_lock), decider.deciding(layout):
         why = packs.why_not(ctx, batch_id)
         if ledger.size(batch_dir) != made.sizes[batch_id]:
             why = "was changed meanwhile"

@@ -42,7 +42,7 @@ from parallelhassnes.schedule.context import ENTRY_POINTS, Context
 from parallelhassnes.schedule.process.attempt_process import Assignment
 from parallelhassnes.steps.registry import kind as kind_of
 from parallelhassnes.steps.step_types import StepAttempt
-from parallelhassnes.store import atomic, attempts, batches, hosts, locks, members
+from parallelhassnes.store import atomic, attempts, batches, decider, hosts, locks, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import handed
 from parallelhassnes.store.records import dump, now_text
@@ -248,7 +248,7 @@ class _Round:
         if record is not None and self.now < record.next_at <= self.now + _MOST_WAIT_SEC:
             self._say_why(record)
             return
-        if self.refusals >= _MOST_REFUSALS or not hosts.decides(self.layout):
+        if self.refusals >= _MOST_REFUSALS or not decider.decides(self.layout):
             return
         self._ask(assignment, record.tries + 1 if record is not None else 1)
 

@@ -10,7 +10,7 @@ from parallelhassnes.schedule import configuration
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.joining import host_facts
 from parallelhassnes.schedule.joining.host_facts import Side
-from parallelhassnes.store import atomic, clocks, hosts, locks
+from parallelhassnes.store import atomic, clocks, decider, hosts, locks
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import dump, now_text
 
@@ -156,13 +156,13 @@ def join_first(ctx: Context) -> None:
 def _become(ctx: Context, made: hosts.Member) -> None:
     layout = ctx.layout
     own = Layout(layout.root, made.name)
-    if hosts.is_shared(layout) or not host_facts.is_inside(ctx) or not hosts.claim_first_right(own):
+    if hosts.is_shared(layout) or not host_facts.is_inside(ctx) or not decider.claim_first_right(own):
         hosts.join(layout, made)
         return
     # What runs here has decided so far: nobody else is to, before a pass that may be under way is over. The next one sees the mark.
     hosts.join(layout, made)
     with locks.held(layout.tick_lock):
-        hosts.give_up_right(own)
+        decider.give_up_right(own)
 
 
 def keep(ctx: Context, name: str, found: list[Measured]) -> None:
