@@ -27,8 +27,8 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial import workspace
 from parallelhassnes.steps.trial_data import rewards
-from parallelhassnes.store import attempts, batches, members, seal
-from parallelhassnes.store.evidence import ledger, removals
+from parallelhassnes.store import attempts, batches, members
+from parallelhassnes.store.evidence import ledger, removals, seal
 from parallelhassnes.views import batch_status
 
 _MOST_NAMED = 5

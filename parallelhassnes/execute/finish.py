@@ -28,8 +28,8 @@ from parallelhassnes.execute.redact import Redactor
 from parallelhassnes.steps import final_report, safe_read
 from parallelhassnes.steps.step_types import Failure, Kind, Outcome, StepAttempt, WorkerEnd
 from parallelhassnes.store import atomic, attempts, space
+from parallelhassnes.store.evidence.seal import seal
 from parallelhassnes.store.records import AttemptState, FailureRecord, now_text
-from parallelhassnes.store.seal import seal
 
 MAX_EVIDENCE = 2000
 """Characters of a failure's evidence that are kept."""

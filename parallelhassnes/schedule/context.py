@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from parallelhassnes.config import Config
 from parallelhassnes.env_file import read_env_file
 from parallelhassnes.schedule import configuration, ephemeral_secrets
-from parallelhassnes.store import atomic, hosts, privacy, seal, space
+from parallelhassnes.store import atomic, hosts, privacy, space
+from parallelhassnes.store.evidence import seal
 from parallelhassnes.store.layout import Layout
 
 ENTRY_POINTS = "parallelhassnes.schedule.entry_points"

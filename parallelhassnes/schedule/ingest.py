@@ -37,8 +37,8 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.job_state import ticket_of
 from parallelhassnes.schedule.rebuild import requeue_batch, write_ack
 from parallelhassnes.schedule.rules import plan_fits
-from parallelhassnes.store import atomic, batches, clocks, decider, index, locks, members, rooted, seal
-from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store import atomic, batches, clocks, decider, index, locks, members, rooted
+from parallelhassnes.store.evidence import ledger, seal
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import notices, tickets
 from parallelhassnes.store.records import Control, now_text

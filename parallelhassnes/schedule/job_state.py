@@ -18,9 +18,9 @@ from parallelhassnes.schedule.rules import solver_critic
 from parallelhassnes.schedule.rules.step_state import Dependency, dependency, kills, known, readiness, stand
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data import ended_line
-from parallelhassnes.store import atomic, attempts, batches, currents, seal
+from parallelhassnes.store import atomic, attempts, batches, currents
 from parallelhassnes.store.currents import Standing
-from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.evidence import ledger, seal
 from parallelhassnes.store.queue import notices, tickets
 from parallelhassnes.store.records import AttemptMeta, Attribution, Overrides, StepNow, Ticket
 

@@ -19,7 +19,7 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.rebuild import rebuild
 from parallelhassnes.store import atomic, attempts, batches, currents
 from parallelhassnes.store.evidence import ledger, removals
-from parallelhassnes.store.seal import survey
+from parallelhassnes.store.evidence.seal import survey
 
 DERIVED = ("current.json", "index.json")
 

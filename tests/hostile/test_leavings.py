@@ -17,7 +17,8 @@ from parallelhassnes.execute import clean as cleaning
 from parallelhassnes.execute import own_files
 from parallelhassnes.execute.redact import Redactor
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import atomic, seal
+from parallelhassnes.store import atomic
+from parallelhassnes.store.evidence import seal
 
 SECRET = "s3cret-0123456789-abcdefghij"
 BELOW = """

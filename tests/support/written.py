@@ -29,7 +29,8 @@ from parallelhassnes.schedule.queue_order import line_up
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.steps.registry import kind as kind_of
 from parallelhassnes.steps.step_types import StepAttempt, WorkerEnd
-from parallelhassnes.store import attempts, batches, locks, seal
+from parallelhassnes.store import attempts, batches, locks
+from parallelhassnes.store.evidence import seal
 from parallelhassnes.store.queue import delayed, tickets
 
 

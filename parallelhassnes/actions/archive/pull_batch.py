@@ -25,12 +25,12 @@ from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.names import is_safe_id, nearest
 from parallelhassnes.refs import LATEST
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, attempts, batches, decider, index, seal, uploaded_tasks
+from parallelhassnes.store import atomic, attempts, batches, decider, index, uploaded_tasks
 from parallelhassnes.store.archives import packing
 from parallelhassnes.store.archives import remote_batch as remote
 from parallelhassnes.store.archives.object_store import ObjectStore
 from parallelhassnes.store.archives.remote_batch import RemoteHead, SealedAttempt
-from parallelhassnes.store.evidence import ledger, merkle, removals
+from parallelhassnes.store.evidence import ledger, merkle, removals, seal
 
 
 class Pulled(BaseModel):

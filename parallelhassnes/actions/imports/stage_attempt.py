@@ -32,8 +32,8 @@ from parallelhassnes.steps.trial import outcome as trial_outcome
 from parallelhassnes.steps.trial.trial_paths import TRIAL_DIR
 from parallelhassnes.store import atomic, attempts
 from parallelhassnes.store.evidence import merkle
+from parallelhassnes.store.evidence.seal import seal
 from parallelhassnes.store.records import AttemptMeta, AttemptState, Heartbeat, ImportedAttempt, dump, now_text
-from parallelhassnes.store.seal import seal
 from parallelhassnes.version import __version__
 
 UNKNOWN_HOST = "unknown"

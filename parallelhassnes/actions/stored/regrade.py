@@ -27,8 +27,8 @@ from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial import workspace
 from parallelhassnes.steps.trial.trial_paths import TRIAL_DIR
-from parallelhassnes.store import atomic, attempts, batches, decider, seal
-from parallelhassnes.store.evidence import ledger, removals
+from parallelhassnes.store import atomic, attempts, batches, decider
+from parallelhassnes.store.evidence import ledger, removals, seal
 from parallelhassnes.tables.expanders.tasks import FoundTask, tasks_in
 from parallelhassnes.tables.parse.located_errors import Problems
 from parallelhassnes.views.scoreboard_models import View

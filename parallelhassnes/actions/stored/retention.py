@@ -27,8 +27,8 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data import ended_line
-from parallelhassnes.store import atomic, attempts, batches, decider, earlier_batches, locks, members, seal
-from parallelhassnes.store.evidence import ledger, merkle, removals
+from parallelhassnes.store import atomic, attempts, batches, decider, earlier_batches, locks, members
+from parallelhassnes.store.evidence import ledger, merkle, removals, seal
 from parallelhassnes.store.evidence.removals import Tombstone
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import parse_time

@@ -24,8 +24,8 @@ from parallelhassnes.admin.audit.audit_ledger import FileRecord, Lines, read_lin
 from parallelhassnes.admin.audit.audit_models import Finding, What
 from parallelhassnes.names import run_id_of
 from parallelhassnes.steps import safe_read
-from parallelhassnes.store import additions, atomic, attempts, batches, currents, hosts, locks, seal
-from parallelhassnes.store.evidence import ledger, merkle, removals
+from parallelhassnes.store import additions, atomic, attempts, batches, currents, hosts, locks
+from parallelhassnes.store.evidence import ledger, merkle, removals, seal
 from parallelhassnes.store.evidence.removals import Tombstone
 from parallelhassnes.store.layout import Layout
 

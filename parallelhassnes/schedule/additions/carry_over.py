@@ -18,9 +18,9 @@ from parallelhassnes.schedule.job_state import JobState, publish, published, ran
 from parallelhassnes.schedule.rules.step_state import stand
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data import ended_line
-from parallelhassnes.store import attempts, batches, seal
+from parallelhassnes.store import attempts, batches
 from parallelhassnes.store.archives import packing
-from parallelhassnes.store.evidence import ledger, removals
+from parallelhassnes.store.evidence import ledger, removals, seal
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Overrides, now_text
 

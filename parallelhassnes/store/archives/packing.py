@@ -19,8 +19,8 @@ from typing import IO, Protocol, Self
 
 from parallelhassnes import packed, walk
 from parallelhassnes.errors import UserError
-from parallelhassnes.store import atomic, attempts, seal
-from parallelhassnes.store.evidence import merkle, removals
+from parallelhassnes.store import atomic, attempts
+from parallelhassnes.store.evidence import merkle, removals, seal
 
 _FRAME = 1 << 20
 """Bytes of tar from which the next attempt begins another frame: as much is unpacked to read one file."""

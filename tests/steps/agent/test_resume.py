@@ -7,7 +7,7 @@ import pytest
 from harness import make_attempt, run
 from models import ENDPOINT, answer, provider, serving
 
-from parallelhassnes.store.seal import seal, survey
+from parallelhassnes.store.evidence.seal import seal, survey
 
 BOTH = [pytest.param("codex", marks=pytest.mark.codex), pytest.param("claude", marks=pytest.mark.claude)]
 REPORT = {"status": "succeeded", "summary": "s", "files_read": [], "files_written": [], "artifacts": []}

@@ -13,7 +13,7 @@ from parallelhassnes.steps import registry
 from parallelhassnes.steps.agent import worktree
 from parallelhassnes.steps.step_types import WorkerEnd
 from parallelhassnes.store import locks
-from parallelhassnes.store.seal import seal
+from parallelhassnes.store.evidence.seal import seal
 
 REPORT = {"status": "succeeded", "summary": "s", "files_read": [], "files_written": [], "artifacts": []}
 
