@@ -182,7 +182,7 @@ def _cancel_step(ctx: Context, job: JobSpec, step: StepSpec, result: Operated) -
     ref = attempts.newest(step_dir)
     if ref is not None and not attempts.is_sealed(ref.dir):
         state = attempts.read_state(ref.dir)
-        attempts.ask_to_end(step_dir, state.run_id)
+        batches.ask_to_end(step_dir, state.run_id)
         if state.supervisor_lives():  # one that cannot be seen from here looks at its next heartbeat
             processes.send(state.pid, state.pid_start, signal.SIGTERM)
         result.attempts.append(ref.name)

@@ -26,7 +26,6 @@ from typing import NamedTuple
 from parallelhassnes import packed, walk
 from parallelhassnes.names import run_id_of
 from parallelhassnes.store import atomic, clocks
-from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.records import TERMINAL, AttemptMeta, AttemptState, Heartbeat, dump, now_text
 
 META, STATE, FINAL, FINAL_TEXT, SEAL, PUBLISH = (
@@ -172,13 +171,6 @@ def put_back_meta(attempt_dir: Path, content: bytes) -> None:
 def write_state(attempt_dir: Path, state: AttemptState) -> None:
     """Replace ``state.json`` without waiting for the disk; the seal does that."""
     atomic.write_json(f"{attempt_dir}/{STATE}", dump(state), durable=False)
-
-
-def ask_to_end(step_dir: Path, run_id: str) -> None:
-    """Have the supervisor of a live attempt end it; it looks at every heartbeat and signal. As ``batches.write_control``."""
-    document = {"schema_version": 1, "run_id": run_id, "at": now_text()}
-    batch_dir = step_dir.parents[2]
-    ledger.replace_json(batch_dir, (step_dir / CANCEL).relative_to(batch_dir).as_posix(), document)
 
 
 def is_asked_to_end(attempt_dir: Path, run_id: str) -> bool:

@@ -11,11 +11,11 @@ from typing import Any
 
 from parallelhassnes import packed
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
-from parallelhassnes.store import additions, atomic, earlier_batches, members, rooted
+from parallelhassnes.store import additions, atomic, attempts, earlier_batches, members, rooted
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import tickets
-from parallelhassnes.store.records import Control, Overrides, Ticket, dump
+from parallelhassnes.store.records import Control, Overrides, Ticket, dump, now_text
 
 JOB, META, CONTROL, OVERRIDES = ("job.json", "batch_meta.json", "control.json", "overrides.json")
 
@@ -123,3 +123,10 @@ def job_dirs(layout: Layout, batch_id: str) -> list[Path]:
     """Return the folders of the batch's jobs, in the table's order."""
     batch_dir = layout.batch(batch_id)
     return [batch_dir / job_id for job_id in read_batch(batch_dir).job_ids]
+
+
+def ask_to_end(step_dir: Path, run_id: str) -> None:
+    """Have the supervisor of a live attempt end it; it looks at every heartbeat and signal. As ``write_control``."""
+    document = {"schema_version": 1, "run_id": run_id, "at": now_text()}
+    batch_dir = step_dir.parents[2]
+    ledger.replace_json(batch_dir, (step_dir / attempts.CANCEL).relative_to(batch_dir).as_posix(), document)

@@ -17,7 +17,7 @@ from parallelhassnes.execute import clean as cleaning
 from parallelhassnes.execute import own_files
 from parallelhassnes.execute.redact import Redactor
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import atomic
+from parallelhassnes.store import atomic, batches
 from parallelhassnes.store.evidence import seal
 
 SECRET = "s3cret-0123456789-abcdefghij"
@@ -232,9 +232,7 @@ def test_a_cancel_reaches_an_attempt_that_is_being_ended(root, monkeypatch):
     tick(ctx)
     (path,) = wait_for(lambda: list(attempt_dirs(ctx, batch)), "the attempt")
     wait_for(lambda: read(path / "state.json")["status"] == "succeeded", "its worker's end")
-    from parallelhassnes.store import attempts
-
-    attempts.ask_to_end(path.parents[1], path.name.partition("_")[2])
+    batches.ask_to_end(path.parents[1], path.name.partition("_")[2])
     wait_for(lambda: idle(ctx), "the end", 20)
     assert (path / "seal.json").exists()
     assert verify(ctx.layout).ok
