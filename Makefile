@@ -38,8 +38,8 @@ lint: venv ## style, types, layers
 	@$(python) -m mypy
 	@.venv/bin/lint-imports
 
-faults: venv ## kill at every act of submit, cancel, retry, import, pack, reuse, regrade, tick, supervisor and worker; takes an hour
-	@for scenario in steps operate trial import pack reuse regrade archive; do PYTHONPATH=.:tests:tests/support $(python) -m tests.faults.enumerate $$scenario || exit 1; done
+faults: venv ## kill at every act of submit, cancel, retry, import, pack, gc, archive, reuse, regrade, tick, supervisor and worker; takes an hour
+	@for scenario in steps operate trial import pack reuse regrade gc archive local; do PYTHONPATH=.:tests:tests/support $(python) -m tests.faults.enumerate $$scenario || exit 1; done
 
 refusals: venv ## send every refusal of a provider in tests/data to the real agents; takes some minutes
 	@REFUSALS=all $(python) -m pytest tests/steps/test_provider_refusals.py $(args)

@@ -306,11 +306,15 @@ class RetentionRule(BaseModel):
     """What the attempt came to; none: anything."""
     min_mb: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Size of what would be removed of the attempt, below which the rule does not speak of it."""
+    archived: bool = False
+    """The rule speaks only of attempts that ``archive`` has; each is read there and proved before its files go."""
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:
         if self.keep == (self.after_days is not None):
             raise ValueError(f"the rule {self.name} needs after_days, or keep = true, and not both")
+        if self.keep and self.archived:
+            raise ValueError(f"the rule {self.name} removes nothing; write archived = true into one with after_days")
         return self
 
     @property
@@ -320,6 +324,7 @@ class RetentionRule(BaseModel):
         parts += [", ".join(self.outcomes)] if self.outcomes else []
         parts += [f"of {', '.join(self.experiments)}"] if self.experiments else []
         parts += [f"from {self.min_mb:g} MB"] if self.min_mb else []
+        parts += ["archived"] if self.archived else []
         return "; ".join(parts)
 
 
@@ -340,7 +345,7 @@ class RetentionConfig(BaseModel):
             for before in value[:at]:
                 if before.name == rule.name:
                     raise ValueError(f"two rules are called {rule.name}")
-                if not (before.experiments or before.outcomes or before.min_mb):
+                if not (before.experiments or before.outcomes or before.min_mb or before.archived):
                     raise ValueError(f"the rule {rule.name} is never reached: {before.name} above it fits everything")
         return value
 
@@ -419,6 +424,9 @@ class Config(BaseModel):
     def _has_an_archive(self) -> Self:
         if self.archive_while_running and self.archive is None:
             raise ValueError("archive_while_running needs archive, the URL to send to")
+        asks = next((rule.name for rule in self.retention.rules if rule.archived), None)
+        if asks is not None and self.archive is None:
+            raise ValueError(f"the rule {asks} asks for what is archived, and archive is not set")
         return self
 
     def sha256(self) -> str:

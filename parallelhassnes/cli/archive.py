@@ -67,6 +67,13 @@ def push(
         bool,
         typer.Option("--repair", help="Read all that is there of them, and put right what has gone or is another."),
     ] = False,
+    remove_local: Annotated[
+        bool,
+        typer.Option(
+            "--remove-local",
+            help="Then read all attempts there, and if each is whole, remove their files here as gc does; pull brings them back.",
+        ),
+    ] = False,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -75,11 +82,21 @@ def push(
     Example: parallelhassnes archive push latest --to /mnt/archive
     """
     from parallelhassnes.actions.archive import push_batch
+    from parallelhassnes.actions.stored import remove_local as removal
     from parallelhassnes.cli.work import open_store
+    from parallelhassnes.errors import UserError
 
+    if remove_local and repair:
+        raise UserError("--repair and --remove-local do not go together", fix="repair first, then say --remove-local")
     ctx = open_store(root)
     store = _opened(ctx, to)
-    _each(batches, lambda batch: push_batch.push(ctx, batch, store, repair=repair), _pushed_line, json=json)
+
+    def act(batch: str) -> "Pushed":
+        if remove_local:
+            return removal.push_and_remove(ctx, batch, store)
+        return push_batch.push(ctx, batch, store, repair=repair)
+
+    _each(batches, act, _pushed_line, json=json)
 
 
 def _pushed_line(each: "Pushed") -> str:
@@ -88,11 +105,15 @@ def _pushed_line(each: "Pushed") -> str:
         line += f", {each.sent_attempts} of them sent now, {each.sent_bytes / 1e6:.2f} MB"
     if each.mended:
         line += f", {formatting.counted(each.mended, 'object')} put right"
+    if each.removed_attempts:
+        line += f", files of {each.removed_attempts} removed here, {each.removed_bytes / 1e6:.2f} MB"
+    if each.kept:
+        line += f", files kept: {'; '.join(each.kept)}"
     return line if each.over else f"{line}; it goes on: push it again when it is over"
 
 
 def pull(batches: ThereArgument, from_: FromOption = None, root: RootOption = None, json: JsonOption = False) -> None:
-    """Bring batches of an archive into this store, each proved against its seals and its ledger first.
+    """Bring batches of an archive into this store, each proved against its seals and its ledger first; of batches that are here what was removed.
 
     Example: parallelhassnes archive pull latest --from /mnt/archive
     """
@@ -126,10 +147,13 @@ _HERE = {
 
 
 def _pulled_line(each: "Pulled") -> str:
-    line = f"{each.batch_id}  {each.state}  {formatting.counted(each.attempts, 'attempt')}, {each.bytes / 1e6:.2f} MB, pushed {each.at}"
+    line = f"{each.batch_id}  {each.state}  {formatting.counted(each.attempts, 'attempt')}, {each.bytes / 1e6:.2f} MB"
+    line += f", pushed {each.at}" if each.at else ""
     if each.here:
         line += f"; {_HERE[each.here]}"
-    if each.over:
+    if each.elsewhere:
+        line += f"; of some it has the records alone, and their files are in {' and '.join(each.elsewhere)}"
+    if each.over or each.state == "restored":
         return line
     return f"{line}; it was not over then{' and is paused here' if each.state == 'pulled' else ''}"
 

@@ -19,7 +19,7 @@ from parallelhassnes.cli.work import open_store
 
 if TYPE_CHECKING:
     from parallelhassnes.actions.packs import Packed
-    from parallelhassnes.actions.stored.retention import Collected
+    from parallelhassnes.actions.stored.retention import Collected, RuleUse
 
 
 def register(app: typer.Typer) -> None:
@@ -372,23 +372,30 @@ def gc(
     """
     import sys
 
-    from parallelhassnes.actions.stored import retention
+    from parallelhassnes.actions.stored import removing, retention
     from parallelhassnes.errors import UserError
 
     ctx = open_store(root)
     made = retention.plan(ctx)
     if dry_run or made.said.is_nothing:
         _print_collected(made.said, json=json, quiet=quiet and not dry_run)
-        return
+        raise typer.Exit(0 if made.said.ok else 1)
     if not yes:
         if json or not sys.stdin.isatty():
             raise UserError("gc removes files, and nobody is here to be asked", fix="say --yes, or --dry-run to look")
         _print_collected(made.said, json=False, quiet=False)
         if not typer.confirm("Do it?", err=True):
             raise typer.Exit(1)
-    done = retention.carry_out(ctx, made)
+    done = removing.carry_out(ctx, made)
     _print_collected(done, json=json, quiet=quiet)
     raise typer.Exit(0 if done.ok else 1)
+
+
+def _proof(use: "RuleUse", *, dry_run: bool) -> str:
+    """Tell what was, or is to be, asked of an archive before."""
+    if not use.archive:
+        return ""
+    return f", once all are read in {use.archive}" if dry_run else f", all of them whole in {use.archive}"
 
 
 def _print_collected(done: "Collected", *, json: bool, quiet: bool) -> None:
@@ -400,7 +407,7 @@ def _print_collected(done: "Collected", *, json: bool, quiet: bool) -> None:
         for use in done.rules:
             typer.echo(
                 f"{use.rule} ({use.says}): {formatting.counted(use.files, 'file')} of {formatting.counted(use.attempts, 'attempt')} "
-                f"in {formatting.counted(use.batches, 'batch')}, {use.bytes / 1e6:,.2f} MB {would}removed"
+                f"in {formatting.counted(use.batches, 'batch')}, {use.bytes / 1e6:,.2f} MB {would}removed{_proof(use, dry_run=done.dry_run)}"
             )
         if done.finished:
             typer.echo(f"{formatting.counted(done.finished, 'removal')} that was cut off {would}completed")
@@ -408,7 +415,7 @@ def _print_collected(done: "Collected", *, json: bool, quiet: bool) -> None:
             typer.echo(f"{batch_id} {would}packed")
         for line in done.kept:
             typer.echo(f"kept: {line}")
-        if done.is_nothing:
+        if done.is_nothing and done.ok:
             typer.echo("nothing is to be removed or packed")
     for line in done.failed:
         typer.echo(line, err=True)

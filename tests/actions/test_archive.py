@@ -18,12 +18,12 @@ from pathlib import Path
 import buckets
 import pytest
 import zstandard
-from archives import tarred
+from archives import contents, ended, tarred
 from stores import CHECKOUT, attempt_dirs, command, context, idle, job, program, put, shell, started, table, wait_for
 
 from parallelhassnes.actions import packs
 from parallelhassnes.actions.archive import pull_batch, push_batch
-from parallelhassnes.actions.stored import retention
+from parallelhassnes.actions.stored import removing, retention
 from parallelhassnes.actions.uploads import Archive, upload
 from parallelhassnes.admin.audit.verify import verify as audit
 from parallelhassnes.config import RetentionConfig, RetentionRule
@@ -35,64 +35,6 @@ from parallelhassnes.store.archives import object_store
 from parallelhassnes.store.archives import remote_batch as remote
 from parallelhassnes.store.evidence import ledger, removals
 from parallelhassnes.store.queue import tickets
-
-LEAVES = r"""
-cd "$PARALLELHASSNES_ATTEMPT_DIR"; mkdir -p agent/artifacts/out/a/b; cd agent/artifacts/out
-echo deep > a/b/deep.txt; : > empty; ln -s /etc/passwd link; mkfifo pipe; printf x > "$(printf 'no\377text')"
-truncate -s 3M holes; printf end >> holes; head -c 300000 /dev/urandom > noise; chmod 6755 empty
-"""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with buckets.serving(tmp_path_factory.mktemp("weed")) as found:
-        yield found
-
-
-@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.seaweedfs)])
-def place(request, tmp_path, monkeypatch):
-    """Where an archive is to be: its URL; what it needs is in the environment."""
-    if request.param == "folder":
-        return str(tmp_path / "archive")
-    found = request.getfixturevalue("server")
-    for name, value in found.env.items():
-        monkeypatch.setenv(name, value)
-    return found.make_bucket(f"b{time.time_ns()}")
-
-
-def ended(ctx, *jobs, **more):
-    batch_id = put(ctx, table(*jobs, **more))
-    program(ctx.layout.root, "tick")
-    wait_for(lambda: idle(ctx), "the batch to end")
-    program(ctx.layout.root, "tick")
-    return batch_id
-
-
-@pytest.fixture
-def batch(root):
-    ctx = context(root, "durable = false\n")
-    return ctx, ended(ctx, job("j", shell("a", LEAVES), command("b", "false")), job("k", command("c", "true")))
-
-
-@pytest.fixture
-def other(tmp_path):
-    """A store on another machine."""
-    (tmp_path / "other").mkdir()
-    return context(tmp_path / "other", "durable = false\n")
-
-
-def contents(folder):
-    """What is in a folder's files, and when each but the ledger was changed."""
-    found = {}
-    for above, _, files in os.walk(os.fsencode(folder)):
-        for name in files:
-            path = os.path.join(above, name)
-            kind = os.lstat(path).st_mode & 0o170000
-            data = Path(os.fsdecode(path)).read_bytes() if kind == 0o100000 else b""
-            at = 0 if name == b"ledger.jsonl" else os.lstat(path).st_mtime_ns
-            found[os.path.relpath(path, os.fsencode(folder))] = (kind, at, data)
-    derived = {b"index.json", b"trials.batch.json", b"scoreboard.batch.json", b"scoreboard.shown.json"}
-    return {path: said for path, said in found.items() if path not in derived}
 
 
 def test_a_batch_that_was_pushed_is_verified_pulled_and_read_elsewhere(batch, place, other):
@@ -277,7 +219,7 @@ def test_what_a_rule_has_removed_does_not_come_back(batch, tmp_path, other):
     push_batch.push(ctx, batch_id, before)
     rule = RetentionRule(name="rest", outcomes=("failed", "succeeded"), after_days=0)
     here = dataclasses.replace(ctx, config=ctx.config.model_copy(update={"retention": RetentionConfig(rules=(rule,))}))
-    assert retention.carry_out(here, retention.plan(here)).ok
+    assert removing.carry_out(here, retention.plan(here)).ok
     assert removals.of(ctx.layout.batch(batch_id))
     for store in (before, after):
         push_batch.push(ctx, batch_id, store)
@@ -416,7 +358,7 @@ def test_a_mending_push_keeps_what_a_rule_has_removed_here(batch, tmp_path, othe
     before = {digest: remote.read_attempt(store, batch_id, digest) for digest in seals}
     rule = RetentionRule(name="rest", outcomes=("failed", "succeeded"), after_days=0)
     here = dataclasses.replace(ctx, config=ctx.config.model_copy(update={"retention": RetentionConfig(rules=(rule,))}))
-    assert retention.carry_out(here, retention.plan(here)).ok
+    assert removing.carry_out(here, retention.plan(here)).ok
     push_batch.push(ctx, batch_id, store, repair=True)
     assert {digest: remote.read_attempt(store, batch_id, digest) for digest in seals} == before
     assert pull_batch.verify(ctx, batch_id, store).here == "same"

@@ -15,7 +15,7 @@ from stores import SUPPORT, attempt_dirs, command, context, environment, idle, j
 
 from parallelhassnes import packed
 from parallelhassnes.actions import packs
-from parallelhassnes.actions.stored import retention
+from parallelhassnes.actions.stored import removing, retention
 from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.config import load_config
 from parallelhassnes.errors import InvalidInput, UserError
@@ -51,7 +51,7 @@ def rules(ctx, toml):
 
 
 def collect(ctx):
-    return retention.carry_out(ctx, retention.plan(ctx))
+    return removing.carry_out(ctx, retention.plan(ctx))
 
 
 def step(ctx, batch_id, name):
@@ -289,7 +289,7 @@ def test_a_batch_that_was_unpacked_for_gc_waits_while_it_is_held_and_stays_where
     assert made.said.packed == [batch_id]
     packs.pack(ctx, batch_id)
     packs.unpack(ctx, batch_id)  # while gc asks whether to go on
-    assert retention.carry_out(ctx, made).packed == []
+    assert removing.carry_out(ctx, made).packed == []
     assert packed.of(batch_dir) is None
     assert verify(ctx.layout).ok
 
@@ -459,7 +459,7 @@ def test_one_gc_at_a_time(root):
         collect(ctx)
     assert removals.of(ctx.layout.batch(batch_id)) == {}
     collect(ctx)
-    late = retention.carry_out(ctx, made)  # what another has done meanwhile is not done again
+    late = removing.carry_out(ctx, made)  # what another has done meanwhile is not done again
     assert late.kept == [f"{batch_id}: was changed meanwhile"]
     assert len([1 for _, line in ledger.read(ctx.layout.batch(batch_id)) if line["event"] == "removed"]) == 1
 
@@ -529,13 +529,13 @@ AS_ANOTHER = """
 import os, sys
 import filelock
 from pathlib import Path
-from parallelhassnes.actions.stored import retention
+from parallelhassnes.actions.stored import removing, retention
 from parallelhassnes.schedule.context import open_context
 ctx = open_context(Path(sys.argv[1]))
 made = retention.plan(ctx)
 os.setgroups([]), os.setgid(65534), os.setuid(65534)
 try:
-    retention.carry_out(ctx, made)
+    removing.carry_out(ctx, made)
 except PermissionError as error:
     sys.exit(f"refused: {error}")
 """

@@ -15,8 +15,9 @@ from parallelhassnes.actions import cancel_retry, packs
 from parallelhassnes.actions.archive import pull_batch
 from parallelhassnes.actions.archive.push_batch import push
 from parallelhassnes.actions.imports.import_jobs import import_jobs
-from parallelhassnes.actions.stored import retention
+from parallelhassnes.actions.stored import removing, retention
 from parallelhassnes.actions.stored.regrade import regrade
+from parallelhassnes.actions.stored.remove_local import push_and_remove
 from parallelhassnes.actions.submit import submit
 from parallelhassnes.config import RetentionConfig, RetentionRule
 from parallelhassnes.refs import Found
@@ -24,7 +25,7 @@ from parallelhassnes.results import collect
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import currents
 from parallelhassnes.store.archives.object_store import ObjectStore, open_store
-from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.evidence import ledger, removals
 
 OK = {"succeeded"}
 OR_FAILED = {"succeeded", "failed", "-"}
@@ -305,9 +306,9 @@ REGRADE = Scenario(
 
 def _collect(*rules: RetentionRule) -> Callable[[Context], object]:
     def do(ctx: Context) -> None:
-        told = ctx.config.model_copy(update={"retention": RetentionConfig(rules=rules)})
+        told = ctx.config.model_copy(update={"retention": RetentionConfig(rules=rules), "archive": "archive"})
         here = dataclasses.replace(ctx, config=told)
-        done = retention.carry_out(here, retention.plan(here))
+        done = removing.carry_out(here, retention.plan(here))
         assert done.ok, done.failed
 
     return do
@@ -365,7 +366,41 @@ ARCHIVE = Scenario(
     {"a/first": OR_FAILED, "a/bad": {"failed"}},
 )
 
+
+def _whole_again(ctx: Context) -> list[str]:
+    """Every attempt has its files in the end, also those that went and came twice."""
+    return [f"local: {place} lacks its files" for place in removals.of(ctx.layout.batch(ctx.layout.batch_ids()[0]))]
+
+
+def _restore(ctx: Context) -> None:
+    pull_batch.pull(ctx, ctx.layout.batch_ids()[0], _archive(ctx), threads=2)
+    assert not _whole_again(ctx)
+
+
+LOCAL = Scenario(
+    "local",
+    (
+        _submit(
+            lambda _: stores.table(
+                stores.job(
+                    "a", stores.shell("first", "mkdir -p out/in; echo x > out/in/x"), stores.shell("bad", "exit 3")
+                )
+            )
+        ),
+        Act("local-remove", lambda ctx: push_and_remove(ctx, ctx.layout.batch_ids()[0], _archive(ctx)), stores.idle),
+        Act("local-restore", _restore),
+        Act("pack", _pack),
+        Act("local-gc", _collect(RetentionRule(name="up", after_days=0, archived=True))),
+        Act("local-restore-packed", _restore),
+    ),
+    {"a/first": OK, "a/bad": {"failed"}},
+    {"a/first": OR_FAILED, "a/bad": {"failed"}},
+    broken=_whole_again,
+)
+"""Files that go because an archive has them, and come back, from a batch's folders and from one that is packed."""
+
 ALL = {
-    scenario.name: scenario for scenario in (STEPS, TRIAL, OPERATE, JOURNAL, IMPORT, PACK, REUSE, REGRADE, GC, ARCHIVE)
+    scenario.name: scenario
+    for scenario in (STEPS, TRIAL, OPERATE, JOURNAL, IMPORT, PACK, REUSE, REGRADE, GC, ARCHIVE, LOCAL)
 }
 WITH_TRIALS = (TRIAL, IMPORT, REUSE, REGRADE)

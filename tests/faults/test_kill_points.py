@@ -26,6 +26,7 @@ LEAST = {
     "pack": 40,
     "gc": 70,
     "archive": 40,
+    "local": 70,
     "reuse": 250,
     "regrade": 250,
 }
@@ -81,6 +82,12 @@ def test_killed_anywhere_a_packed_batch_has_every_file_at_its_path_or_in_the_arc
 def test_killed_anywhere_a_push_or_pull_leaves_the_batch_whole_or_not_there():
     found, errors = enumerated("archive", "0/1", "--only", "archive-")
     none_broken(found, errors, "archive")
+
+
+@pytest.mark.timeout(300)
+def test_killed_anywhere_files_that_go_for_an_archive_have_their_tombstone_and_come_back_whole():
+    found, errors = enumerated("local", "0/1", "--only", "local-")
+    none_broken(found, errors, "local")
 
 
 @pytest.mark.timeout(300)

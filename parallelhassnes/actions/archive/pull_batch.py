@@ -6,31 +6,29 @@ One that was not over when it was pushed comes paused: what it ran may go on whe
 """
 
 import contextlib
-import io
-import json
-import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import NamedTuple
 
 from pydantic import BaseModel
 
 from parallelhassnes import formatting, walk
 from parallelhassnes.actions import pause_resume
-from parallelhassnes.actions.archive.push_batch import THREADS, ledger_bytes
+from parallelhassnes.actions.archive import restore
+from parallelhassnes.actions.archive.push_batch import THREADS, each_of, is_over, ledger_bytes
+from parallelhassnes.actions.archive.read_attempt import Look, Proved, extract, read_best, survey
 from parallelhassnes.admin.audit.audit_ledger import read_lines
 from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.names import is_safe_id, nearest
 from parallelhassnes.refs import LATEST
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store import atomic, attempts, batches, decider, index, uploaded_tasks
+from parallelhassnes.store import atomic, batches, decider, index, uploaded_tasks
 from parallelhassnes.store.archives import packing
 from parallelhassnes.store.archives import remote_batch as remote
 from parallelhassnes.store.archives.object_store import ObjectStore
-from parallelhassnes.store.archives.remote_batch import RemoteHead, SealedAttempt
-from parallelhassnes.store.evidence import ledger, merkle, removals, seal
+from parallelhassnes.store.archives.remote_batch import RemoteHead
+from parallelhassnes.store.evidence import ledger, removals
 
 
 class Pulled(BaseModel):
@@ -39,16 +37,19 @@ class Pulled(BaseModel):
     ok: bool = True
     batch_id: str
     state: str
-    """``pulled``, ``was there`` where this store had it, or ``whole`` where it was only verified."""
+    """``pulled``, ``restored`` where files that had been removed here are back, ``was there``, or ``whole`` where it was only verified."""
     over: bool
     """Whether it had ended when it was pushed."""
     attempts: int
+    """Of one that is ``restored`` those whose files are back."""
     bytes: int
     """That were read from the archive."""
     at: str
-    """When it was pushed last."""
+    """When it was pushed last; of one that is ``restored`` empty."""
     here: str = ""
     """Of one that was verified, and that this store has: ``same``, ``has more``, ``has less`` or ``another``."""
+    elsewhere: list[str] = []
+    """Addresses of other archives, which are said to have files of attempts of which this one has the records alone."""
 
 
 class Archived(BaseModel):
@@ -87,20 +88,40 @@ def every(store: ObjectStore, threads: int = THREADS) -> list[Archived]:
 
 
 def pull(ctx: Context, batch_id: str, store: ObjectStore, *, threads: int = THREADS) -> Pulled:
-    """Bring a batch of an archive into this store.
+    """Bring a batch of an archive into this store; of one that is here the files that were removed because the archive has them.
 
     Raises:
         UnknownId: the archive has no such batch.
         WrongArchive: something there is not what it says; nothing was brought.
         UserError: this store has another batch by that id, or the archive cannot be reached.
     """
-    head = _head(store, batch_id)
-    batch_id = head.batch_id
+    head = None
+    if not (_is_batch(batch_id) and restore.is_wanted(ctx, batch_id)):  # else its ledger here says what is wanted
+        head = _head(store, batch_id)
+        batch_id = head.batch_id
     target = ctx.layout.batch(batch_id)
+    if restore.is_wanted(ctx, batch_id):
+        back = restore.restore(ctx, batch_id, store, threads=threads)
+        if back.attempts:
+            return Pulled(
+                batch_id=batch_id,
+                state="restored",
+                over=is_over(ctx, batch_id),
+                attempts=back.attempts,
+                bytes=back.size,
+                at="",
+                elsewhere=back.elsewhere,
+            )
+        if back.elsewhere:
+            raise UserError(
+                f"{batch_id}: {store.url} has none of the files that were removed here",
+                fix=f"pull from {' and '.join(back.elsewhere)}",
+            )
+    head = head or _head(store, batch_id)
     if target.exists():
         here = compared(ctx, store, head)
         if here in ("same", "has more"):
-            return _pulled(head, "was there", 0)
+            return _pulled(head, "was there", 0, [])
         fix = f"move {target} away first, if the archive's is the one that you want"
         raise UserError(
             f"{batch_id} is here already, and {'lacks what the archive has' if here == 'has less' else 'is another'}",
@@ -110,7 +131,7 @@ def pull(ctx: Context, batch_id: str, store: ObjectStore, *, threads: int = THRE
     aside = atomic.temp_path(target.parent)
     aside.mkdir()
     try:
-        size = _bring(store, head, aside, threads)
+        read = _bring(store, head, aside, threads)
         if not head.over:
             pause_resume.pause_apart(aside, f"pulled from an archive of {head.at}, when it was not over")
         with decider.deciding(ctx.layout):
@@ -121,7 +142,7 @@ def pull(ctx: Context, batch_id: str, store: ObjectStore, *, threads: int = THRE
             index.write(target, map(batches.read_job, batches.job_dirs(ctx.layout, batch_id)))
     finally:
         walk.remove_tree(aside)
-    return _pulled(head, "pulled", size)
+    return _pulled(head, "pulled", read.size, read.elsewhere)
 
 
 def verify(ctx: Context, batch_id: str, store: ObjectStore, *, threads: int = THREADS) -> Pulled:
@@ -137,12 +158,13 @@ def verify(ctx: Context, batch_id: str, store: ObjectStore, *, threads: int = TH
     aside = atomic.temp_path(ctx.layout.batch(batch_id).parent)
     aside.mkdir()
     try:
-        size = _prove(store, head, aside, threads, _survey)
+        read = _prove(store, head, aside, threads, survey)
     finally:
         walk.remove_tree(aside)
     with remote.members(store, head.records) as members:
         for _ in members:
             pass
+    size = read.size
     for digest in head.tasks:
         task = remote.read_task(store, digest)
         with remote.members(store, task.blobs, digest) as members:
@@ -150,7 +172,7 @@ def verify(ctx: Context, batch_id: str, store: ObjectStore, *, threads: int = TH
                 pass
         size += task.stored
     here = compared(ctx, store, head) if ctx.layout.batch(batch_id).exists() else ""
-    return _pulled(head, "whole", size).model_copy(update={"here": here})
+    return _pulled(head, "whole", size, read.elsewhere).model_copy(update={"here": here})
 
 
 def compared(ctx: Context, store: ObjectStore, head: RemoteHead) -> str:
@@ -161,8 +183,16 @@ def compared(ctx: Context, store: ObjectStore, head: RemoteHead) -> str:
     return "has more" if here.startswith(there) else "has less" if there.startswith(here) else "another"
 
 
-def _pulled(head: RemoteHead, state: str, size: int) -> Pulled:
-    return Pulled(batch_id=head.batch_id, state=state, over=head.over, attempts=head.attempts, bytes=size, at=head.at)
+def _pulled(head: RemoteHead, state: str, size: int, elsewhere: list[str]) -> Pulled:
+    return Pulled(
+        batch_id=head.batch_id,
+        state=state,
+        over=head.over,
+        attempts=head.attempts,
+        bytes=size,
+        at=head.at,
+        elsewhere=elsewhere,
+    )
 
 
 def _is_batch(name: str) -> bool:
@@ -193,21 +223,31 @@ def _head(store: ObjectStore, batch_id: str) -> RemoteHead:
     return head
 
 
-def _bring(store: ObjectStore, head: RemoteHead, aside: Path, threads: int) -> int:
-    """Make the batch's folder, proved; the bytes that were read."""
+class _ProvedBatch(NamedTuple):
+    """What was read of a batch's attempts."""
+
+    size: int
+    back: dict[str, str]
+    """Place → seal of those whose files a rule had removed here or elsewhere, and the archive has."""
+    elsewhere: list[str]
+    """Archives that are said to have the files of others."""
+
+
+def _bring(store: ObjectStore, head: RemoteHead, aside: Path, threads: int) -> _ProvedBatch:
+    """Make the batch's folder, proved."""
     with remote.members(store, head.records) as members:
         packing.extract_members(members, aside)
-    return _prove(store, head, aside, threads, partial(_extract, aside))
+    read = _prove(store, head, aside, threads, partial(extract, aside))
+    for place in (
+        removals.of(aside).keys() - read.back.keys()
+    ):  # it may have been pushed before a rule removed its files
+        removals.strip(aside / place, removals.left_of(aside / place))
+    removals.tell_restored(aside, read.back, store.address)
+    return read
 
 
-def _prove(
-    store: ObjectStore,
-    head: RemoteHead,
-    aside: Path,
-    threads: int,
-    look: Callable[[ObjectStore, SealedAttempt, Mapping[str, Any]], Mapping[str, Any]],
-) -> int:
-    """Write the ledger into a folder, prove it and every attempt that it names; the bytes that were read.
+def _prove(store: ObjectStore, head: RemoteHead, aside: Path, threads: int, look: Look) -> _ProvedBatch:
+    """Write the ledger into a folder, prove it and every attempt that it names.
 
     Args:
         look: returns what an attempt's files are, as ``seal.survey`` does.
@@ -220,86 +260,23 @@ def _prove(
     if broken or said != head.batch_id:
         what = broken[0] if broken else f"is the ledger of {said}"
         raise remote.wrong(store, remote.head_key(head.batch_id, head.number), f"its ledger is broken: {what}")
-
-    buried = removals.of(aside)
-
-    def check(item: tuple[str, str]) -> int:
-        digest, place = item
-        key = remote.seal_key(head.batch_id, digest)
-        if not removals.is_place(place):
-            raise remote.wrong(store, key, "its place is none in a batch")
-        attempt = remote.read_attempt(store, head.batch_id, digest).model_copy(update={"place": place})
-        try:
-            then = json.loads(attempt.seal)["files"]
-            now = look(store, attempt, then)
-            if place in buried:  # it may have been pushed before a rule removed its files, or after
-                now = {path: facts for path, facts in now.items() if removals.stays(path)}
-                then = {path: facts for path, facts in then.items() if removals.stays(path)}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise remote.wrong(store, key, "holds no seal") from None
-        if merkle.root(now) != merkle.root(then):
-            raise remote.wrong(store, key, "its files are not those that were sealed")
-        return attempt.stored
-
     size = len(data) + sum(blob.size for blob in head.records)
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        try:
-            return size + sum(pool.map(check, remote.ended_attempts(remote.lines_of(data)).items()))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    buried = removals.of(aside)
+    back: dict[str, str] = {}
+    elsewhere: set[str] = set()
 
+    def check(item: tuple[str, str]) -> tuple[str, str, Proved]:
+        digest, place = item
+        return digest, place, read_best(store, head.batch_id, digest, place, look, buried.get(place))
 
-def _survey(store: ObjectStore, attempt: SealedAttempt, then: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Read an attempt's files."""
-    with remote.members(store, attempt.blobs, packing.ATTEMPT) as members:
-        return seal.survey_members(_sealed(store, attempt, then, members), packing.ATTEMPT, like=then)
-
-
-def _sealed(
-    store: ObjectStore,
-    attempt: SealedAttempt,
-    then: Mapping[str, Any],
-    members: Iterable[tuple[tarfile.TarInfo, IO[bytes] | None]],
-) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
-    """Give an attempt's members on, each file of the size that was sealed, and the seal as it was: before any of it is on a disk.
-
-    Raises:
-        WrongArchive: one is of another size, or the seal is another or is not there.
-    """
-    text, is_there = attempt.seal.encode(), False
-    for info, content in members:
-        path = info.name.partition("/")[2]
-        if path == attempts.SEAL:
-            is_there = True
-            if content is None or info.size != len(text) or content.read() != text:
-                raise remote.wrong(store, attempt.place, "has another seal among its files")
-            yield info, io.BytesIO(text)
-            continue
-        if content is not None and info.size != then.get(path, {}).get("size", info.size if path in then else -1):
-            raise remote.wrong(store, attempt.place, f"{path[:200]!r} is not of the size that was sealed")
-        yield info, content
-    if not is_there:
-        raise remote.wrong(store, attempt.place, "has no seal among its files")
-
-
-def _extract(aside: Path, store: ObjectStore, attempt: SealedAttempt, then: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Make an attempt's folder in the batch's."""
-    target = aside / attempt.place
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = atomic.temp_path(target.parent)
-    fresh.mkdir()
-    try:
-        with remote.members(store, attempt.blobs, packing.ATTEMPT) as members:
-            packing.extract_members(_sealed(store, attempt, then, members), fresh)
-        made = fresh / packing.ATTEMPT
-        if attempt.place in removals.of(aside):
-            removals.strip(made, removals.left_of(made))
-        found = seal.survey(made, sync=False, like=then)
-        made.rename(target)
-    finally:
-        walk.remove_tree(fresh)
-    return found
+    for digest, place, proved in each_of(check, remote.ended_attempts(remote.lines_of(data)).items(), threads):
+        size += proved.stored
+        if place in buried and buried[place].archive:
+            if proved.is_whole:
+                back[place] = digest
+            else:
+                elsewhere.add(buried[place].archive)
+    return _ProvedBatch(size, back, sorted(elsewhere))
 
 
 def _bring_tasks(ctx: Context, store: ObjectStore, head: RemoteHead) -> None:

@@ -7,7 +7,7 @@ goes on so fast that its records are never read as they stood at one moment.
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +50,11 @@ class Pushed(BaseModel):
     sent_bytes: int
     mended: int = 0
     """Objects that had gone there or were not what they were named by, where that was looked at."""
+    removed_attempts: int = 0
+    """Those whose files were removed here, since the archive has them."""
+    removed_bytes: int = 0
+    kept: list[str] = []
+    """Why files of others were kept, where they were to be removed."""
 
 
 def opened(ctx: Context, url: str | None, *, mb_per_sec: float = 0.0) -> ObjectStore:
@@ -102,7 +107,7 @@ def push(ctx: Context, text: str, store: ObjectStore, *, threads: int = THREADS,
     if (
         not repair
         and head is not None
-        and _goes_on(store, head, data) == len(data)
+        and goes_on(store, head, data) == len(data)
         and head.over == is_over(ctx, batch_id)
     ):
         return _pushed(head, "was there", 0, 0)
@@ -118,8 +123,14 @@ def push(ctx: Context, text: str, store: ObjectStore, *, threads: int = THREADS,
             or (repair and place not in buried)  # what a rule has removed here is whole only there
         }
         for sent in send_attempts(to, batch_dir, missing, threads):
-            count, size = count + 1, size + sent
+            size += sent
         count = len(missing.keys() - there)
+        # What came back to here since the newest head may have been pushed as records alone.
+        new = remote.lines_of(now.data[head.ledger.size if head is not None else 0 :])
+        back = removals.back_by(new) - buried.keys()
+        anew = {digest: place for digest, place in wanted.items() if place in back and digest not in missing}
+        for sent in send_attempts(Mending(store), batch_dir, anew, threads):
+            size += sent
         if removals.of(batch_dir) != buried:  # a rule has removed files while they were read: the ledger has to say so
             again = push(ctx, batch_id, store, threads=threads, repair=repair)
             return again.model_copy(
@@ -130,7 +141,7 @@ def push(ctx: Context, text: str, store: ObjectStore, *, threads: int = THREADS,
         for task in tasks:
             size += remote.send_task(to, ctx.layout.tasks / task, again=repair)
         while True:
-            if head is not None and _goes_on(store, head, now.data) > len(now.data):
+            if head is not None and goes_on(store, head, now.data) > len(now.data):
                 return _pushed(head, "pushed", count, size, to)  # another has pushed what came since
             there_now, sent = remote.send_ledger(to, now.data, head.ledger if head else None, again=repair)
             wished = there_now, now.records.blobs, now.over
@@ -202,9 +213,14 @@ def send_attempts(store: ObjectStore, batch_dir: Path, wanted: Mapping[str, str]
             fix = f"see what `parallelhassnes audit verify {batch_dir.name}` says"
             raise UserError(f"{batch_dir.name}/{place}: is gone, and is not in the archive", fix=fix) from None
 
+    yield from each_of(send, wanted.items(), threads)
+
+
+def each_of[Item, Came](act: Callable[[Item], Came], items: Iterable[Item], threads: int) -> Iterator[Came]:
+    """Do it to several at once; the first that fails ends it."""
     with ThreadPoolExecutor(max_workers=threads) as pool:
         try:
-            yield from pool.map(send, wanted.items())
+            yield from pool.map(act, items)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -252,7 +268,7 @@ def ledger_bytes(batch_dir: Path) -> bytes:
     return data[: data.rfind(b"\n") + 1]
 
 
-def _goes_on(store: ObjectStore, head: RemoteHead, data: bytes) -> int:
+def goes_on(store: ObjectStore, head: RemoteHead, data: bytes) -> int:
     """Return how long the ledger is in the archive, which has to be one with ours.
 
     Raises:

@@ -1,20 +1,18 @@
-"""``gc``: removing files of attempts, and packing batches, by the rules of ``[retention]``.
-
-    rules, ledgers ──plan──▶ attempts that go ──ingest.lock, tick.lock──▶ tombstones ──no lock──▶ files ──▶ batches that are packed
+"""``gc``: what the rules of ``[retention]`` say; ``actions/stored/removing.py`` does it.
 
 What goes of an attempt and what stays, and what a tombstone says, stands in ``store.evidence.removals``. Only a batch that might be packed is touched
 (``packs.why_not``: nothing of it runs, waits or is held, and all is sealed as its ledger says), and none of its attempts that another batch has taken over or
-judges. Both are asked again under the locks, which are held for the tombstones alone, so no start waits for files to go. A packed batch is
-unpacked for it, and packed again; its ledger says that it is for now, so the next ``gc`` goes on after a crash.
+judges.
 """
 
 import contextlib
-import errno
 import fnmatch
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +20,14 @@ from pydantic import BaseModel
 
 from parallelhassnes import packed
 from parallelhassnes.actions import packs
-from parallelhassnes.config import RetentionConfig, RetentionRule
+from parallelhassnes.actions.stored.archived import AskedArchive
+from parallelhassnes.config import RetentionRule
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data import ended_line
-from parallelhassnes.store import atomic, attempts, batches, decider, earlier_batches, locks, members
+from parallelhassnes.store import atomic, attempts, batches, earlier_batches, members
+from parallelhassnes.store.archives.object_store import ObjectStore
 from parallelhassnes.store.evidence import ledger, merkle, removals, seal
 from parallelhassnes.store.evidence.removals import Tombstone
 from parallelhassnes.store.layout import Layout
@@ -50,6 +50,8 @@ class RuleUse(BaseModel):
     files: int = 0
     bytes: int = 0
     """Of the files, as their seals say."""
+    archive: str = ""
+    """Address of the archive in which each attempt is read and proved before; empty where the rule asks for none."""
 
 
 class Collected(BaseModel):
@@ -73,14 +75,14 @@ class Collected(BaseModel):
         return not (self.rules or self.finished or self.packed)
 
 
-class _Found(NamedTuple):
+class Removable(NamedTuple):
     """An attempt that a rule would have go."""
 
     rule: RetentionRule
     tombstone: Tombstone
 
 
-class _Uses(NamedTuple):
+class Uses(NamedTuple):
     """What batches have of others."""
 
     taken: dict[str, str]
@@ -95,7 +97,10 @@ class RemovalPlan:
 
     known: list[str]
     """Batches that were looked at for what they have taken over."""
-    goes: dict[str, dict[str, _Found]] = field(default_factory=dict)
+    rules: tuple[RetentionRule, ...]
+    archive: AskedArchive
+    pack_after_days: float | None
+    goes: dict[str, dict[str, Removable]] = field(default_factory=dict)
     """Batch → place of each attempt that goes."""
     sizes: dict[str, int] = field(default_factory=dict)
     """Batch → bytes of its ledger when it was looked at."""
@@ -117,76 +122,61 @@ def plan(ctx: Context) -> RemovalPlan:
         raise UserError(
             "there are no rules for gc", fix="write [retention] into parallelhassnes.toml, as docs/files.md has it"
         )
-    made, now = RemovalPlan(ctx.layout.batch_ids()), time.time()
-    uses = _uses(ctx.layout, made.known)
-    for batch_id in made.known:
-        with members.apart(ctx.layout.batch(batch_id)), contextlib.suppress(earlier_batches.EarlierBatch):
-            _look(ctx, batch_id, rules, uses, made, now)
-    for rule in rules.rules:
-        found = {
-            batch_id: [each for each in all_.values() if each.rule is rule] for batch_id, all_ in made.goes.items()
-        }
-        stones = [each.tombstone for every in found.values() for each in every]
-        if stones:
-            made.said.rules.append(
-                RuleUse(
-                    rule=rule.name,
-                    says=rule.says,
-                    batches=sum(map(bool, found.values())),
-                    attempts=len(stones),
-                    files=sum(each.files for each in stones),
-                    bytes=sum(each.bytes for each in stones),
-                )
-            )
-    made.said.finished = sum(map(len, made.half.values()))
-    ended = packs.finished(ctx, rules.pack_after_days) if rules.pack_after_days is not None else []
+    made = RemovalPlan(ctx.layout.batch_ids(), rules.rules, AskedArchive(ctx), rules.pack_after_days)
+    _find(ctx, made, made.known)
+    ended = packs.finished(ctx, made.pack_after_days) if made.pack_after_days is not None else []
     made.said.packed = list(dict.fromkeys([*made.repack, *ended]))
     return made
 
 
-def carry_out(ctx: Context, made: RemovalPlan) -> Collected:
-    """Do what was found; what has changed since is left to the next time.
+def plan_of_archived(ctx: Context, batch_id: str, rule: RetentionRule, store: ObjectStore) -> RemovalPlan:
+    """Find what goes of one batch by one rule, because an archive has it."""
+    made = RemovalPlan(ctx.layout.batch_ids(), (rule,), AskedArchive(ctx, store), None)
+    _find(ctx, made, [batch_id])
+    return made
 
-    Raises:
-        UserError: another ``gc`` is at it, or there is no space to say what is removed.
-        NotHere: another host decides.
+
+def _find(ctx: Context, made: RemovalPlan, batch_ids: Sequence[str]) -> None:
+    now, uses = time.time(), uses_of(ctx.layout, made.known)
+    for batch_id in batch_ids:
+        with members.apart(ctx.layout.batch(batch_id)), contextlib.suppress(earlier_batches.EarlierBatch):
+            _look(ctx, batch_id, uses, made, now)
+    made.said.rules = told(made, made.goes)
+    made.said.finished = sum(map(len, made.half.values()))
+    made.said.failed = list(made.archive.troubles)
+    made.said.ok = not made.said.failed
+
+
+def told(made: RemovalPlan, goes: Mapping[str, Mapping[str, Removable]]) -> list[RuleUse]:
+    """Tell what each rule comes to.
+
+    Args:
+        goes: batch → place of each attempt that goes.
     """
-    done = made.said.model_copy(deep=True, update={"dry_run": False})
-    lock = locks.hold(ctx.layout.gc_lock)
-    if lock is None:
-        raise UserError("another gc is at work on this store", fix="wait until it has ended")
-    try:
-        for batch_id in dict.fromkeys([*made.half, *made.goes]):
-            with members.apart(
-                ctx.layout.batch(batch_id), lambda error: done.failed.append(atomic.describe_damage(error))
-            ):
-                _of_batch(ctx, batch_id, made, done)
-        days = ctx.config.retention.pack_after_days
-        again = [each for each in made.repack if _is_to_be_packed_again(ctx, each, done)]
-        due = [*again, *(packs.finished(ctx, days) if days is not None else [])]
-        done.packed = []
-        for batch_id in dict.fromkeys(due):
-            with _told(done, batch_id):
-                packs.pack(ctx, batch_id)
-                done.packed.append(batch_id)
-    finally:
-        locks.release(lock)
-    done.ok = not done.failed
-    return done
+    uses: list[RuleUse] = []
+    for rule in made.rules:
+        found = [[each.tombstone for each in all_.values() if each.rule is rule] for all_ in goes.values()]
+        stones = [stone for every in found for stone in every]
+        if stones:
+            use = RuleUse(rule=rule.name, says=rule.says, batches=sum(map(bool, found)), attempts=len(stones))
+            use.files, use.bytes = sum(each.files for each in stones), sum(each.bytes for each in stones)
+            use.archive = made.archive.address if rule.archived else ""
+            uses.append(use)
+    return uses
 
 
 # --- finding ----------------------------------------------------------------------------------------------------
 
 
-def _look(ctx: Context, batch_id: str, rules: RetentionConfig, uses: _Uses, made: RemovalPlan, now: float) -> None:
+def _look(ctx: Context, batch_id: str, uses: Uses, made: RemovalPlan, now: float) -> None:
     batch_dir = ctx.layout.batch(batch_id)
     size, buried = ledger.size(batch_dir), removals.of(batch_dir)
     half = [place for place in buried if removals.left_of(batch_dir / place)]
     if half:
         made.half[batch_id] = half
-    if _is_to_be_packed_again(ctx, batch_id, made.said):
+    if is_to_be_packed_again(ctx, batch_id, made.said):
         made.repack.append(batch_id)
-    found, kept = _fitting(batch_dir, rules, buried, uses.taken, now)
+    found, kept = _fitting(batch_dir, made, buried, uses.taken, now)
     why = (packs.why_not(ctx, batch_id) or uses.unknown) if found else ""
     if why and (line := f"{batch_id}: {why}") not in made.said.kept:
         made.said.kept.append(line)
@@ -196,7 +186,7 @@ def _look(ctx: Context, batch_id: str, rules: RetentionConfig, uses: _Uses, made
         made.said.kept.append(f"{batch_id}: {count} of its attempts {reason}")
 
 
-def _is_to_be_packed_again(ctx: Context, batch_id: str, said: Collected) -> bool:
+def is_to_be_packed_again(ctx: Context, batch_id: str, said: Collected) -> bool:
     """Tell whether a ``pack``, or a ``gc`` that has unpacked the batch, is to go on; one that runs again or is held waits, and is told as kept."""
     batch_dir = ctx.layout.batch(batch_id)
     if not packs.is_cut_off(batch_dir):
@@ -208,51 +198,63 @@ def _is_to_be_packed_again(ctx: Context, batch_id: str, said: Collected) -> bool
 
 
 def _fitting(
-    batch_dir: Path, rules: RetentionConfig, buried: Mapping[str, Tombstone], taken: Mapping[str, str], now: float
-) -> tuple[dict[str, _Found], dict[str, int]]:
+    batch_dir: Path, made: RemovalPlan, buried: Mapping[str, Tombstone], taken: Mapping[str, str], now: float
+) -> tuple[dict[str, Removable], Counter[str]]:
     """Return the attempts that go, by their places; and why others that would go are kept, with how many."""
-    found: dict[str, _Found] = {}
-    kept: dict[str, int] = {}
-    experiment = batches.read_batch(batch_dir).experiment if rules.rules else ""
-    by_outcome = any(rule.outcomes for rule in rules.rules)
-    for place, line in _ends(batch_dir):
+    found: dict[str, Removable] = {}
+    kept: Counter[str] = Counter()
+    experiment = batches.read_batch(batch_dir).experiment if made.rules else ""
+    by_outcome = any(rule.outcomes for rule in made.rules)
+    named = cache(lambda: made.archive.named(batch_dir))
+    for place, line, since in _ends(batch_dir):
         if place in buried:
             continue
-        days = (now - parse_time(str(line["at"]))) / _DAY_SEC
+        days = (now - since) / _DAY_SEC
         came_to = _came_to(batch_dir, place, line) if by_outcome else ""
         weighed: Tombstone | None = None
-        for rule in rules.rules:
+        lacks = False
+        for rule in made.rules:
             if not _speaks_of(rule, came_to, experiment):
                 continue
             if rule.keep and not rule.min_mb:
                 break
             weighed = weighed or _weigh(batch_dir, place, line)
             if weighed is None:
-                kept["have another seal than the ledger names"] = (
-                    kept.get("have another seal than the ledger names", 0) + 1
-                )
+                kept["have another seal than the ledger names"] += 1
                 break
             if weighed.bytes < rule.min_mb * 1e6:
                 continue
+            is_due = rule.after_days is not None and days >= rule.after_days and weighed.files > 0
+            if rule.archived and (is_due or rule is not made.rules[-1]):
+                there = named()
+                if there is None:  # nobody knows whether this rule speaks of it
+                    break
+                if weighed.seal not in there:
+                    lacks = lacks or is_due
+                    continue
             user = taken.get(f"{batch_dir.name}/{place}")
-            if rule.after_days is None or days < rule.after_days or not weighed.files:
-                pass
-            elif user is not None:
-                reason = f"are taken over or judged by {user}"
-                kept[reason] = kept.get(reason, 0) + 1
-            else:
-                found[place] = _Found(rule, weighed)
+            if is_due and user is not None:
+                kept[f"are taken over or judged by {user}"] += 1
+            elif is_due:
+                found[place] = Removable(rule, weighed)
             break
-    return found, kept
+        else:
+            kept[f"are not in {made.archive.address} yet"] += lacks
+    return found, +kept
 
 
-def _ends(batch_dir: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the place of each sealed attempt, and the line of its end."""
+def _ends(batch_dir: Path) -> Iterator[tuple[str, Mapping[str, Any], float]]:
+    """Yield the place of each sealed attempt, the line of its end, and since when its files are here: since then, or since they were brought back."""
     ends: dict[str, Mapping[str, Any]] = {}
+    since: dict[str, float] = {}
     for _, line in ledger.read(batch_dir):
         if (sealed := ledger.sealed_by(line)) is not None:
             ends[sealed[0]] = line
-    yield from ends.items()
+        elif line.get("event") == removals.RESTORED:
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # no writer of ours has written it
+                since.update(dict.fromkeys(removals.restored_by(line), parse_time(str(line["at"]))))
+    for place, end in ends.items():
+        yield place, end, since.get(place) or parse_time(str(end["at"]))
 
 
 def _place(line: Mapping[str, Any]) -> str:
@@ -292,7 +294,7 @@ def _weigh(batch_dir: Path, place: str, line: Mapping[str, Any]) -> Tombstone | 
     return removals.of_seal(told["seal_sha256"], told["merkle_root"], files)
 
 
-def _uses(layout: Layout, batch_ids: list[str]) -> _Uses:
+def uses_of(layout: Layout, batch_ids: list[str]) -> Uses:
     found: dict[str, str] = {}
     mute: list[str] = []
     for batch_id in batch_ids:
@@ -309,7 +311,7 @@ def _uses(layout: Layout, batch_ids: list[str]) -> _Uses:
                     found[_in_store(f"{line['source']}/{line['attempt']}")] = batch_id
             found.update(dict.fromkeys(map(_in_store, _judged(batch_dir)), batch_id))
     unknown = f"may be taken over or judged by {mute[0]}, which cannot be read" if mute else ""
-    return _Uses(found, unknown)
+    return Uses(found, unknown)
 
 
 def _judged(batch_dir: Path) -> Iterator[str]:
@@ -328,73 +330,3 @@ def _in_store(text: str) -> str:
     """Turn ``batch/job/step/attempt`` into ``batch/place``."""
     batch_id, job_id, step_id, attempt = text.split("/")
     return f"{batch_id}/{job_id}/{packed.STEPS}/{step_id}/{packed.ATTEMPTS}/{attempt}"
-
-
-# --- doing ------------------------------------------------------------------------------------------------------
-
-
-def _of_batch(ctx: Context, batch_id: str, made: RemovalPlan, done: Collected) -> None:
-    batch_dir, found = ctx.layout.batch(batch_id), made.goes.get(batch_id, {})
-    places = list(made.half.get(batch_id, ()))
-    if found and packs.is_packed(batch_dir):
-        with _told(done, batch_id):
-            packs.unpack(ctx, batch_id, for_now=True)
-            made.sizes[batch_id] = ledger.size(batch_dir)
-            made.repack.append(batch_id)
-    if found and not packs.is_packed(batch_dir):
-        places += _bury(ctx, batch_id, made, done)
-    for place in places:
-        folder = batch_dir / place
-        with members.apart(folder, lambda error: done.failed.append(atomic.describe_damage(error))):
-            removals.strip(folder, removals.left_of(folder))
-
-
-def _bury(ctx: Context, batch_id: str, made: RemovalPlan, done: Collected) -> list[str]:
-    """Write the tombstones of a batch, if all is as it was; the places of its attempts."""
-    layout, batch_dir, found = ctx.layout, ctx.layout.batch(batch_id), made.goes[batch_id]
-    with locks.held(layout.ingest_lock), decider.deciding(layout):
-        why = packs.why_not(ctx, batch_id)
-        if ledger.size(batch_dir) != made.sizes[batch_id]:
-            why = "was changed meanwhile"
-        elif not why and _is_named_by_a_table(layout, batch_id):
-            why = "is named by a table that waits to be taken in"
-        since = _uses(layout, [each for each in layout.batch_ids() if each not in made.known])
-        why = why or since.unknown
-        goes = {place: each for place, each in found.items() if f"{batch_id}/{place}" not in since.taken}
-        if why or not goes:
-            done.kept.append(f"{batch_id}: {why or 'its attempts were taken over meanwhile'}")
-            return []
-        try:
-            for rule in dict.fromkeys(each.rule for each in goes.values()):
-                stones = {place: each.tombstone for place, each in goes.items() if each.rule is rule}
-                removals.bury(batch_dir, rule.name, rule.says, stones)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise UserError(
-                f"{batch_dir / ledger.LEDGER}: there is no space for the line that says what is removed, so nothing more was",
-                fix="free some space elsewhere, then run gc again",
-            ) from None
-    return list(goes)
-
-
-def _is_named_by_a_table(layout: Layout, batch_id: str) -> bool:
-    """Tell whether a table that is not a batch yet speaks of the batch, as those of rerun, regrade and reuse do."""
-    name = batch_id.encode()
-    for entry in members.names(layout.incoming):
-        try:
-            if name in atomic.read_bytes(layout.incoming / entry):
-                return True
-        except (IsADirectoryError, FileNotFoundError):
-            continue
-    return False
-
-
-@contextlib.contextmanager
-def _told(done: Collected, batch_id: str) -> Iterator[None]:
-    try:
-        yield
-    except (UserError, OSError) as error:
-        if isinstance(error, OSError) and not atomic.is_damage(error):
-            raise
-        done.failed.append(str(error) if batch_id in str(error) else f"{batch_id}: {error}")

@@ -171,6 +171,8 @@ def _take_kept(found: Lines, document: dict[str, Any]) -> None:
     """Note what is kept of attempts, and how: an archive, tombstones."""
     if document["event"] == removals.EVENT:
         found.removed.update(removals.told_by(document))
+    elif document["event"] == removals.RESTORED:
+        removals.take_back(found.removed, document)
     else:
         found.packed = document if document["event"] == "packed" else None
 
@@ -201,7 +203,7 @@ def _take_in(found: Lines, number: int, document: dict[str, Any]) -> None:
     elif event == "uploaded":
         found.uploads.update(dict.fromkeys(document.get("tasks") or ()))
         found.uploads.update(document.get("records") or {})
-    elif event in ("packed", "unpacked", removals.EVENT):
+    elif event in ("packed", "unpacked", removals.EVENT, removals.RESTORED):
         _take_kept(found, document)
     elif event == "launched":
         found.launched[run_id] = document

@@ -116,7 +116,15 @@ def take(layout: Layout, batch_id: str, job: JobSpec, step: StepSpec, folder: Pa
     tell(layout, batch_id, job, step, adopted, **origin)
     gone = removals.of_attempt(folder)
     if gone is not None:
-        removals.bury(batch_dir, gone.rule, gone.says, {adopted.relative_to(batch_dir).as_posix(): gone}, by=gone.by)
+        removals.bury(
+            batch_dir,
+            gone.rule,
+            gone.says,
+            {adopted.relative_to(batch_dir).as_posix(): gone},
+            by=gone.by,
+            archive=gone.archive,
+            archived_as=gone.archive and (gone.archived_as or gone.batch_id),
+        )
 
 
 def tell(layout: Layout, batch_id: str, job: JobSpec, step: StepSpec, adopted: Path, **origin: Any) -> None:

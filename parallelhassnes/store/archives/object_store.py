@@ -42,6 +42,8 @@ class ObjectStore(Protocol):
 
     url: str
     """As it was named."""
+    address: str
+    """The same for use from anywhere: of a folder its whole path."""
 
     def create(self, key: str, data: bytes) -> bool:
         """Write a key; False where it was there, which stays as it was.
@@ -121,32 +123,37 @@ class Mending(ObjectStore):
     """
 
     def __init__(self, store: ObjectStore) -> None:
-        self.url, self._store = store.url, store
+        self.url, self.address, self.plain = store.url, store.address, store
         self.mended = 0
         """Objects that were put right, or had gone."""
 
     @override
     def create(self, key: str, data: bytes) -> bool:
         try:
-            if self._store.read(key) == data:
+            if self.plain.read(key) == data:
                 return False
         except NotThere:
             pass
-        self._store.replace(key, data)
+        self.plain.replace(key, data)
         self.mended += 1
         return True
 
     @override
     def replace(self, key: str, data: bytes) -> None:
-        self._store.replace(key, data)
+        self.plain.replace(key, data)
 
     @override
     def read(self, key: str) -> bytes:
-        return self._store.read(key)
+        return self.plain.read(key)
 
     @override
     def names(self, folder: str) -> Iterator[tuple[str, int]]:
-        return self._store.names(folder)
+        return self.plain.names(folder)
+
+
+def as_it_is(store: ObjectStore) -> ObjectStore:
+    """Return the place without mending: what is there stays."""
+    return store.plain if isinstance(store, Mending) else store
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -162,6 +169,7 @@ class Folder(ObjectStore):
 
     def __init__(self, url: str, path: Path, pace: _Pace) -> None:
         self.url, self._path, self._pace = url, path, pace
+        self.address = os.path.abspath(path)  # noqa: PTH100 - without what links lead to
         self._is_swept = False
 
     @override
@@ -250,6 +258,7 @@ class Bucket(ObjectStore):
             import obstore
             from obstore import exceptions, store
         self.url, self._pace, self._obstore, self._errors = url, pace, obstore, exceptions
+        self.address = url.rstrip("/")
         self._timeout_sec = timeout_sec
         self._store = self._open(store.from_url, variables)
 

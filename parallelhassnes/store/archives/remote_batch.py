@@ -33,8 +33,8 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.plan import Record
 from parallelhassnes.store import atomic, attempts, batches
 from parallelhassnes.store.archives import packing
-from parallelhassnes.store.archives.object_store import NotThere, ObjectStore
-from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.archives.object_store import NotThere, ObjectStore, as_it_is
+from parallelhassnes.store.evidence import ledger, removals
 
 BATCHES, TASKS = "batches", "tasks"
 _BLOB = 8 << 20
@@ -233,7 +233,7 @@ class Sent(NamedTuple):
 
 
 def send_attempt(store: ObjectStore, batch_dir: Path, place: str, digest: str) -> Sent:
-    """Send an attempt: its blobs, then its seal.
+    """Send an attempt: its blobs, then its seal. One whose files a rule has removed, maybe meanwhile, takes nobody's place that is there.
 
     Args:
         digest: the SHA-256 of its seal, by the ledger.
@@ -249,9 +249,11 @@ def send_attempt(store: ObjectStore, batch_dir: Path, place: str, digest: str) -
         raise WrongArchive(f"{batch_dir.name}/{place}/seal.json: is not the one that the ledger names", fix=fix)
     sink = BlobSink(store)
     writer = packing.Writer(sink)
+    was_whole = place not in removals.of(batch_dir)
     packing.write_attempt(writer, batch_dir, place)
     made = SealedAttempt(place=place, seal=text.decode(), size=writer.total, blobs=sink.end())
-    store.create(seal_key(batch_dir.name, digest), document(made))
+    is_whole = was_whole and place not in removals.of(batch_dir)
+    (store if is_whole else as_it_is(store)).create(seal_key(batch_dir.name, digest), document(made))
     return Sent(made, sink.sent)
 
 
