@@ -15,6 +15,7 @@ from parallelhassnes.admin.audit import verify
 from parallelhassnes.admin.audit.make_checkpoint import checkpoint
 from parallelhassnes.refs import resolve
 from parallelhassnes.schedule.tick import tick
+from parallelhassnes.store.evidence import checkpoints
 from parallelhassnes.store.layout import Layout
 
 DERIVED = {
@@ -237,6 +238,17 @@ def test_a_checkpoint_of_the_store_that_was_changed_or_removed_is_found(store):
     assert "_system/checkpoints/1.json" in places(layout, kept)
     first.unlink()
     assert ("checkpoint", "_system/checkpoints/1.json", "is missing") in found(layout, kept)
+
+
+def test_a_number_far_away_costs_no_look_at_those_before_it(store):
+    layout, kept = store
+    first, last = layout.system / "checkpoints" / "1.json", checkpoints.numbers(layout)[-1]
+    shutil.copyfile(first, first.with_name(f"{10**200}.json"))
+    first.with_name(f"{10**200 + 1}.json").mkdir()
+    told = dict((Path(place).stem, text) for what, place, text in found(layout, kept) if what == "checkpoint")
+    assert told[f"{last + 1}"] == f"is missing, and so are those up to {10**200 - 1}.json"
+    assert told[f"{10**200}"] == "is number 1"
+    assert "cannot be read" in told[f"{10**200 + 1}"]
 
 
 def test_a_task_that_was_edited_is_a_note_and_with_tasks_a_change(store):

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +51,14 @@ def _heads(store: ObjectStore, batch_id: str) -> list[RemoteHead | str]:
         except (remote_batch.WrongArchive, atomic.CorruptFile) as error:
             found.append(str(error))
     return found
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a checkpoint that cannot be used; a question mark where it cannot be read either."""
+    try:
+        return checkpoints.digest(path)
+    except OSError:
+        return "?"
 
 
 class Checkpoints:
@@ -101,17 +110,17 @@ class Checkpoints:
         prev, prev_sig = "", ""
         names = checkpoints.listing(self.layout)  # before the numbers: one may be made meanwhile
         known = checkpoints.numbers(self.layout)
-        for number in range(1, known[-1] + 1 if known else 1):
+        for before, number in pairwise([0, *known]):
+            if before + 1 < number:
+                upto = f", and so are those up to {number - 1}.json" if before + 2 < number else ""
+                self._problem(f"{before + 1}.json", f"is missing{upto}")
+                prev = prev_sig = "?"
             path = checkpoints.place(self.layout, number)
             try:
                 found = checkpoints.read(path)
-            except FileNotFoundError:
-                self._problem(path.name, "is missing")
-                prev = prev_sig = "?"
-                continue
             except (atomic.CorruptFile, OSError) as error:
                 self._problem(path.name, f"cannot be read: {error}")
-                prev, prev_sig = checkpoints.digest(path), "?"
+                prev, prev_sig = _digest(path), "?"
                 continue
             if found.number != number:
                 self._problem(path.name, f"is number {found.number}")
