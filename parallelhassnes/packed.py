@@ -22,6 +22,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from parallelhassnes import file_stamp
+
 if TYPE_CHECKING:
     import tarfile
 
@@ -173,11 +175,11 @@ def of(batch_dir: Path | str) -> Pack | None:
         return None
     if not stat.S_ISREG(info.st_mode):  # a job of that name, of an earlier version
         return None
-    return _load(os.fspath(batch_dir), info.st_mtime_ns, info.st_size, info.st_ino)
+    return _load(os.fspath(batch_dir), file_stamp.of(info))
 
 
 @lru_cache(maxsize=16)
-def _load(folder: str, *_stamp: int) -> Pack:
+def _load(folder: str, _index_as_of: file_stamp.FileStamp) -> Pack:
     try:
         with open(f"{folder}/{INDEX}", "rb") as stream:  # noqa: PTH123 - the store's own file
             return Pack(folder, json.loads(stream.read()))

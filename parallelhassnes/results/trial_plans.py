@@ -5,16 +5,16 @@
 The file begins with the size and time of the index and of every ``job.json``; as long as these are the same, they alone are looked at.
 Any reader may write the file, at any time, by rename. Where a job cannot be read none is written, so that every look says so.
 
-Shape: ``{"schema_version": 1, "made_from": [[size, mtime_ns], …], "settings": [{name: text}, …], "plans": [[agent, import_path, model,
+Shape: ``{"schema_version": 1, "made_from": [[mtime_ns, ctime_ns, size, inode], …], "settings": [{name: text}, …], "plans": [[agent, import_path, model,
 task_name, task_source, place in settings], …], "jobs": [[job_id, labels, [[step_id, place in plans], …]], …]}``.
 """
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from parallelhassnes import file_stamp
 from parallelhassnes.plan import SANDBOX, StepSpec, is_sandbox
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data import facts, rewards
@@ -86,17 +86,14 @@ def _planned(
 
 
 def made_from(status: BatchStatus) -> list[list[int] | None]:
-    """Return size and time of the files that say what is planned; None for one that is not there."""
+    """Return the stamps of the files that say what is planned; None for one that is not there."""
     folder = str(status.batch_dir)
     return [_stamp(f"{folder}/{index.INDEX}"), *(_stamp(f"{folder}/{job_id}/{batches.JOB}") for job_id in status.jobs)]
 
 
 def _stamp(path: str) -> list[int] | None:
-    try:
-        info = os.lstat(path)
-    except OSError:
-        return None
-    return [info.st_size, info.st_mtime_ns]
+    found = file_stamp.seen(path)
+    return found and list(found)
 
 
 def _compact(found: Mapping[str, JobTrials]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from parallelhassnes import names
+from parallelhassnes import file_stamp, names
 from parallelhassnes.schedule.process import runner_heartbeat
 from parallelhassnes.store import atomic, clocks, members, privacy, process_identity, space
 from parallelhassnes.store.layout import Layout
@@ -148,8 +148,5 @@ def _listing(folder: Path) -> list[str]:
 
 
 def _stamp(path: Path) -> list[int] | None:
-    try:
-        info = path.stat()
-    except FileNotFoundError:
-        return None
-    return [info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino]
+    found = file_stamp.at(path)
+    return found and list(found)

@@ -9,16 +9,16 @@ changes nothing: ``health`` tells of it until it is mended.
 """
 
 import hashlib
-import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from parallelhassnes import file_stamp
 from parallelhassnes.config import Config, parse_config
 from parallelhassnes.errors import InvalidInput, UserError
+from parallelhassnes.file_stamp import FileStamp
 from parallelhassnes.names import CONFIG_NAME
 from parallelhassnes.store import atomic, hosts
 from parallelhassnes.store.evidence import ledger
@@ -27,7 +27,6 @@ from parallelhassnes.store.layout import Layout
 _WRITING_SEC = 1.0
 """An empty file, or none, is taken for one that somebody is writing until it is so for that long."""
 
-type _Stamp = tuple[int, ...] | None
 """None where there is no file."""
 
 
@@ -40,14 +39,14 @@ class InForce(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    stamp: _Stamp
+    stamp: FileStamp | None
     digest: str
     found: InForce
 
 
 _seen: dict[str, _Seen] = {}
 """Path → what this process has read there; forked processes begin with it."""
-_kept: dict[str, tuple[_Stamp, Config]] = {}
+_kept: dict[str, tuple[FileStamp | None, Config]] = {}
 """Path of a snapshot → its stamp, and what this process knows to be in it: another process may have written it since."""
 
 
@@ -60,7 +59,7 @@ def in_force(layout: Layout) -> InForce:
     path = f"{layout.root}/{CONFIG_NAME}"
     known = _seen.get(path)
     try:
-        stamp = _stamp(path)
+        stamp = file_stamp.at(path)
         if known is not None and stamp == known.stamp:
             return known.found
         data = b"" if stamp is None else atomic.read_bytes(path)
@@ -100,7 +99,7 @@ def keep(layout: Layout, config: Config) -> None:
     """Write down what is about to be gone by: the snapshot, and its version. The caller holds ``tick.lock``."""
     current = layout.configured
     stamp, known = _kept.get(str(current), (None, None))
-    if known is config and stamp is not None and stamp == _stamp(current):
+    if known is config and stamp is not None and stamp == file_stamp.at(current):
         return
     digest = config.sha256()
     if atomic.read_derived(current).get("sha256") != digest:
@@ -109,20 +108,12 @@ def keep(layout: Layout, config: Config) -> None:
         both = {"sha256": digest, "config": document}
         ledger.replace_json(layout.system, current.name, both)
         ledger.append(layout.system, "configured", config_sha256=digest)
-    _kept[str(current)] = _stamp(current), config
+    _kept[str(current)] = file_stamp.at(current), config
 
 
-def _stamp(path: str | Path) -> _Stamp:
-    try:
-        info = os.stat(path)  # noqa: PTH116 - hot path
-    except FileNotFoundError:
-        return None
-    return info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino
-
-
-def _is_writing(layout: Layout, stamp: _Stamp) -> bool:
+def _is_writing(layout: Layout, stamp: FileStamp | None) -> bool:
     """Tell whether a file without content has been so for a moment only: editors empty it, or move it away, before they write."""
-    since = stamp or _stamp(layout.root)
+    since = stamp or file_stamp.at(layout.root)
     return since is not None and 0 <= time.time() - since[0] / 1e9 < _WRITING_SEC
 
 

@@ -24,6 +24,8 @@ import os
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from parallelhassnes import file_stamp
+from parallelhassnes.file_stamp import FileStamp
 from parallelhassnes.names import new_run_id
 from parallelhassnes.plan import Record
 from parallelhassnes.store import atomic
@@ -142,7 +144,7 @@ class Standing:
         data = text.encode()
         atomic.write_bytes(self.job_dir / CURRENT, data, durable=False)
         self._size, self._digest = len(data), hashlib.sha256(data).hexdigest()
-        self._stamp = _stamp(self.job_dir / CURRENT)
+        self._stamp = file_stamp.at(self.job_dir / CURRENT)
         self._header, self._offset = b"", 0
         if begin and self._size > WHOLE:
             self._begin()
@@ -173,7 +175,7 @@ class Standing:
     def catch_up(self) -> bool:
         """Take in what has come to the journal since; False where one of the two files is not the one that this was read from."""
         try:
-            if _stamp(self.job_dir / CURRENT) != self._stamp:
+            if file_stamp.at(self.job_dir / CURRENT) != self._stamp:
                 return False
             header, tail = _journal(self.job_dir, self._offset, len(self._header))
             if header != self._header:
@@ -212,7 +214,6 @@ class _Shape(Record):
     dead: dict[str, str] = {}
 
 
-type _Stamp = tuple[int, int, int] | None
 """Inode, mtime and size of ``current.json``; None where there is no file."""
 
 
@@ -227,7 +228,7 @@ class _Read(NamedTuple):
     """First line of the journal; empty where there is none that counts."""
     offset: int
     """Bytes of the journal that are in the document."""
-    stamp: "_Stamp"
+    stamp: FileStamp | None
 
 
 class _Change(NamedTuple):
@@ -239,13 +240,13 @@ class _Change(NamedTuple):
 
 def _read(job_dir: Path) -> _Read:
     path = job_dir / CURRENT
-    stamp, data = _stamp(path), _bytes(path)
+    stamp, data = file_stamp.at(path), _bytes(path)
     while True:
         digest = hashlib.sha256(data).hexdigest()
         header, tail = _journal(job_dir)
         if _of(header) == digest:
             break
-        moved, again = _stamp(path), _bytes(path)
+        moved, again = file_stamp.at(path), _bytes(path)
         if again == data:  # else it was written anew between the two
             header = tail = b""
             break
@@ -257,14 +258,6 @@ def _read(job_dir: Path) -> _Read:
         for step_id, because in change.dead.items():
             _bury(document["dead"], step_id, because)
     return _Read(document, len(data), digest, header, len(header) + end, stamp)
-
-
-def _stamp(path: Path) -> _Stamp:
-    try:
-        info = os.stat(path)  # noqa: PTH116 - hot path
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return info.st_ino, info.st_mtime_ns, info.st_size
 
 
 def _bytes(path: Path) -> bytes:

@@ -10,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from parallelhassnes import file_stamp
+from parallelhassnes.file_stamp import FileStamp
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.store import atomic
 
@@ -66,11 +68,11 @@ def kept(batch_dir: Path) -> dict[str, list[IndexedStep]]:
     found = (batch_dir / INDEX).stat()
     if found.st_size > _MOST_KEPT:
         return read(batch_dir)
-    return _kept(batch_dir, (found.st_ino, found.st_size, found.st_mtime_ns))
+    return _kept(batch_dir, file_stamp.of(found))
 
 
 @lru_cache(maxsize=8)
-def _kept(batch_dir: Path, _file: tuple[int, int, int]) -> dict[str, list[IndexedStep]]:
+def _kept(batch_dir: Path, _as_of: FileStamp) -> dict[str, list[IndexedStep]]:
     return read(batch_dir)
 
 

@@ -35,7 +35,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import override
 
-from parallelhassnes import names
+from parallelhassnes import file_stamp, names
 
 
 class Layout:
@@ -331,9 +331,6 @@ def _arrival(name: str, meta: str, _: tuple[int, ...]) -> str:
 def _stamp(path: str) -> tuple[int, ...] | None:
     """Tell which version of a file it is; None where there is none."""
     try:
-        found = os.stat(path)  # noqa: PTH116 - hot path
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        return file_stamp.at(path)
     except OSError:  # whoever reads the batch is told
         return ()
-    return found.st_ino, found.st_size, found.st_mtime_ns

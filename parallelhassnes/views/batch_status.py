@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from parallelhassnes import file_stamp
 from parallelhassnes.names import CONFIG_NAME
 from parallelhassnes.schedule import configuration
 from parallelhassnes.schedule.limits import concurrency_keys
@@ -359,13 +360,12 @@ def stamp(layout: Layout, batch_id: str, live: int | str, surroundings: Surround
         surroundings: ``around``, where the caller has it already, of a look at many batches.
     """
     # Plain strings: a store may have 10,000 batches, and a Path costs more than a stat.
-    size, _ = _stat(f"{layout.runs}/{batch_id}/{LEDGER}")
-    about, _ = _stat(f"{layout.runs}/{batch_id}/{batches.META}")
-    _, control = _stat(f"{layout.runs}/{batch_id}/{batches.CONTROL}")
-    name = f"{batch_id}.json"
-    note = _stat(f"{layout.blocked}/{name}")[1] if surroundings is None or name in surroundings.noted else 0
+    folder, name = f"{layout.runs}/{batch_id}", f"{batch_id}.json"
+    own = [f"{folder}/{LEDGER}", f"{folder}/{batches.META}", f"{folder}/{batches.CONTROL}"]
+    if surroundings is None or name in surroundings.noted:
+        own.append(f"{layout.blocked}/{name}")
     besides = _of_store(layout) if surroundings is None else surroundings.stamp
-    return f"{size}.{about}.{control}.{note}.{live}.{besides}"
+    return f"{_stamps(own)}.{live}.{besides}"
 
 
 def running_digest(layout: Layout, batch_id: str) -> str:
@@ -375,15 +375,10 @@ def running_digest(layout: Layout, batch_id: str) -> str:
 
 
 def _of_store(layout: Layout) -> str:
-    _, paused = _stat(f"{layout.limits}/{queue_keys.PAUSED_MARK}")
-    _, configured = _stat(f"{layout.root}/{CONFIG_NAME}")  # a limit of 0 closes a key
-    return f"{paused}.{configured}"
+    return _stamps(
+        [f"{layout.limits}/{queue_keys.PAUSED_MARK}", f"{layout.root}/{CONFIG_NAME}"]
+    )  # a limit of 0 closes a key
 
 
-def _stat(path: str) -> tuple[int, int]:
-    """Size in bytes and time of change in nanoseconds; zeros where there is no such file."""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - hot path
-    except OSError:  # whoever reads it is told
-        return 0, 0
-    return found.st_size, found.st_mtime_ns
+def _stamps(paths: Iterable[str]) -> str:
+    return ".".join("-".join(map(str, file_stamp.seen(path) or "0")) for path in paths)

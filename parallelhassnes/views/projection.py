@@ -20,7 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parallelhassnes import formatting
+from parallelhassnes import file_stamp, formatting
+from parallelhassnes.file_stamp import FileStamp
 from parallelhassnes.names import run_id_of
 from parallelhassnes.plan import JobSpec
 from parallelhassnes.steps import safe_read
@@ -157,7 +158,7 @@ def _counted_as(row: StepRow) -> str:
 class _KeptFold(NamedTuple):
     """A fold in memory, which nobody changes, and what it goes with."""
 
-    cache: tuple[int, int, int] | None
+    cache: FileStamp | None
     """The file beside the ledger, as it was."""
     line: str
     fold: Fold
@@ -181,7 +182,11 @@ def load(batch_dir: Path) -> Fold:
 
 def _from_memory(batch_dir: Path) -> Fold | None:
     kept = _kept.get(batch_dir)
-    if kept is None or kept.cache != _cache_of(batch_dir) or kept.line != _line_hash(batch_dir, kept.fold.offset):
+    if (
+        kept is None
+        or kept.cache != file_stamp.seen(batch_dir / CACHE)
+        or kept.line != _line_hash(batch_dir, kept.fold.offset)
+    ):
         return None
     return kept.fold.copy()
 
@@ -192,17 +197,9 @@ def _remember(fold: Fold, batch_dir: Path) -> None:
     with _keeping:
         _kept.pop(batch_dir, None)
         if line is not None and len(fold.steps) <= MOST_KEPT:
-            _kept[batch_dir] = _KeptFold(_cache_of(batch_dir), line, fold.copy())
+            _kept[batch_dir] = _KeptFold(file_stamp.seen(batch_dir / CACHE), line, fold.copy())
             while sum(len(each.fold.steps) for each in _kept.values()) > MOST_KEPT or len(_kept) > _MOST_BATCHES:
                 del _kept[next(iter(_kept))]
-
-
-def _cache_of(batch_dir: Path) -> tuple[int, int, int] | None:
-    try:
-        found = (batch_dir / CACHE).stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def advance(fold: Fold, batch_dir: Path) -> list[dict[str, Any]]:

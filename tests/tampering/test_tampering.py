@@ -245,7 +245,7 @@ def test_a_number_far_away_costs_no_look_at_those_before_it(store):
     first, last = layout.system / "checkpoints" / "1.json", checkpoints.numbers(layout)[-1]
     shutil.copyfile(first, first.with_name(f"{10**200}.json"))
     first.with_name(f"{10**200 + 1}.json").mkdir()
-    told = dict((Path(place).stem, text) for what, place, text in found(layout, kept) if what == "checkpoint")
+    told = {Path(place).stem: text for what, place, text in found(layout, kept) if what == "checkpoint"}
     assert told[f"{last + 1}"] == f"is missing, and so are those up to {10**200 - 1}.json"
     assert told[f"{10**200}"] == "is number 1"
     assert "cannot be read" in told[f"{10**200 + 1}"]

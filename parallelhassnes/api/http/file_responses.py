@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
+from parallelhassnes import file_stamp
 from parallelhassnes.api.http.responses import KnownAnswers, KnownHere
 from parallelhassnes.attempt_data import pictures
 from parallelhassnes.attempt_data.safe_open import open_below
@@ -80,7 +81,9 @@ def send_file(wanted: ByteRange, folder: Path, relative: str) -> Response:
     """
     stream = FileIO(open_below(folder, relative))
     info = os.fstat(stream.fileno())
-    size, tag = info.st_size, f'"{info.st_mtime_ns:x}-{info.st_size:x}-{info.st_ino if info.st_nlink else 0:x}"'
+    # What comes out of an archive has a file of its own for every reader: only what the archive says of it is known again.
+    parts = file_stamp.of(info) if info.st_nlink else (info.st_mtime_ns, info.st_size)
+    size, tag = info.st_size, f'"{"-".join(f"{part:x}" for part in parts)}"'
     headers = {**INERT, "ETag": tag}
     try:
         is_known = wanted.known.has(tag)

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
+from parallelhassnes import file_stamp
 from parallelhassnes.actions.limits import budget as budgets
 from parallelhassnes.actions.limits.budget import SharedLine
 from parallelhassnes.actions.registry import LEDGER_WORDS
@@ -15,6 +16,7 @@ from parallelhassnes.api.pages import action_list, matrix
 from parallelhassnes.api.pages.matrix import Labels, MatrixQuery, MatrixRows, Reward, Sort
 from parallelhassnes.api.pages.render import PageRoute, link, page
 from parallelhassnes.attempt_data.log_window import last_line
+from parallelhassnes.file_stamp import FileStamp
 from parallelhassnes.gc_paused import bulk
 from parallelhassnes.refs import resolve
 from parallelhassnes.results.aggregate import GroupLine
@@ -92,7 +94,8 @@ def batch_page(
         return RedirectResponse(f"/batches/{link(found.batch_id)}", 303)
     batch_dir = site.layout.batch(text)
     asked = MatrixQuery(q, show, agent, reward, failure, tag, sort)
-    tagged = _labels(site.layout, text, ledger.size(batch_dir)).jobs.get(tag, frozenset()) if tag else None
+    as_of = file_stamp.seen(batch_dir / ledger.LEDGER)
+    tagged = _labels(site.layout, text, as_of).jobs.get(tag, frozenset()) if tag else None
     chosen = MatrixRows(asked, number, tagged)
     fold, board = _look(site.layout, text, chosen)
     ctx, control = site.context(), batches.read_control(batch_dir)
@@ -109,7 +112,7 @@ def batch_page(
         pages=chosen.pages,
         asked=asked,
         columns=matrix.columns_of(board, agent),
-        tags=_labels(site.layout, text, ledger.size(batch_dir)).tags if few else [],
+        tags=_labels(site.layout, text, as_of).tags if few else [],
         running=running,
         lines={step.attempt: _last_line(site.layout, step.attempt) for step in running},
         failures=_groups(board),
@@ -122,12 +125,12 @@ def batch_page(
         said=action_list.done(request),
         too_many=not few,
         has_parquet=_has_parquet(),
-        results=_results(site.layout, text, ledger.size(batch_dir)) if few or results else [],
+        results=_results(site.layout, text, as_of) if few or results else [],
     )
 
 
 @lru_cache(maxsize=16)
-def _labels(layout: Layout, batch_id: str, ledger_bytes: int) -> Labels:  # noqa: ARG001 - steps are added by a line of the ledger
+def _labels(layout: Layout, batch_id: str, ledger_as_of: FileStamp | None) -> Labels:  # noqa: ARG001 - steps are added by a line of the ledger
     return matrix.labels_of(layout, batch_id)
 
 
@@ -137,7 +140,7 @@ def _has_parquet() -> bool:
 
 
 @lru_cache(maxsize=16)
-def _results(layout: Layout, batch_id: str, ledger_bytes: int) -> list[GroupLine]:  # noqa: ARG001 - what the ledger has not grown by has not changed
+def _results(layout: Layout, batch_id: str, ledger_as_of: FileStamp | None) -> list[GroupLine]:  # noqa: ARG001 - what it says nothing new of has not changed
     """By agent and model, best first; empty where nothing was scored."""
     found: list[GroupLine] = []
     with members.apart(layout.batch(batch_id)):  # of the earlier project: looked at, not counted

@@ -11,10 +11,12 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from parallelhassnes import file_stamp
 from parallelhassnes.api.live.server_state import SiteHere
 from parallelhassnes.api.pages import action_list
 from parallelhassnes.api.pages.foreign import VerdictSaid
 from parallelhassnes.api.pages.render import PageRoute, page, query
+from parallelhassnes.file_stamp import FileStamp
 from parallelhassnes.refs import Found, resolve
 from parallelhassnes.store import index, members
 from parallelhassnes.store.evidence import ledger
@@ -96,7 +98,7 @@ def neighbours(layout: Layout, found: Found, kind: str, among: str) -> Neighbour
     """
     asked = StepQuery.of(among)
     own = "/".join(found.parts[1:3])
-    every = _attempted(layout, found.batch_id, ledger.size(layout.batch(found.batch_id)))
+    every = _attempted(layout, found.batch_id, file_stamp.seen(layout.batch(found.batch_id) / ledger.LEDGER))
     kept = [step for step in every if step.key == own or _fits(step, asked, "" if among else kind)]
     place = next((place for place, step in enumerate(kept) if step.key == own), None)
     if place is None or len(kept) < 2:
@@ -118,13 +120,13 @@ def _fits(step: AttemptedStep, asked: StepQuery, kind: str) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _attempted(layout: Layout, batch_id: str, ledger_bytes: int) -> list[AttemptedStep]:  # noqa: ARG001 - what the ledger has not grown by has not changed
+def _attempted(layout: Layout, batch_id: str, ledger_as_of: FileStamp | None) -> list[AttemptedStep]:  # noqa: ARG001 - what it says nothing new of has not changed
     batch_dir = layout.batch(batch_id)
     found: list[AttemptedStep] = []
     with members.apart(batch_dir):  # of the earlier project: nothing stands beside its attempts
         rows = projection.load(batch_dir).steps
-        info = (batch_dir / index.INDEX).stat()
-        for key, kind, agent in _steps(batch_dir, info.st_mtime_ns, info.st_size) if rows else ():
+        index_as_of = file_stamp.at(batch_dir / index.INDEX)
+        for key, kind, agent in _steps(batch_dir, index_as_of) if rows else ():
             row = rows.get(key)
             if row is not None:
                 state = row.status if row.retry_at is None else "ready"
@@ -134,7 +136,7 @@ def _attempted(layout: Layout, batch_id: str, ledger_bytes: int) -> list[Attempt
 
 
 @lru_cache(maxsize=8)
-def _steps(batch_dir: Path, written_ns: int, size: int) -> list[tuple[str, str, str]]:  # noqa: ARG001 - of the index as it is now
+def _steps(batch_dir: Path, index_as_of: FileStamp | None) -> list[tuple[str, str, str]]:  # noqa: ARG001 - the index as it is now
     """Return key, kind and column of each step, in the table's order."""
     return [
         (f"{job_id}/{step.step_id}", step.kind, column(StepStatus(job_id, step, "")))

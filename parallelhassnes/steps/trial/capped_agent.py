@@ -32,6 +32,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallelhassnes import file_stamp
+from parallelhassnes.file_stamp import FileStamp
 from parallelhassnes.steps import caps, safe_read, usage
 from parallelhassnes.steps.caps import CapWatch, UsedSoFar
 from parallelhassnes.steps.step_types import StepAttempt
@@ -155,7 +157,7 @@ class _Meter:
         self._trial = trial
         self._context: Any = None
         self._before = self._now = caps.NOTHING
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: FileStamp | None = None
         self._sources = (KeptCount(), KeptCount())
         """Of Harbor's trajectory, and of the session logs."""
         self._not_before = 0.0
@@ -304,9 +306,8 @@ def used_in(trajectory: Mapping[str, Any]) -> UsedSoFar:
     return UsedSoFar(cost or None, sum(counts) or None, len(turns) or None)
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def _stamp(path: Path) -> FileStamp | None:
     try:
-        info = path.lstat()
+        return file_stamp.of(path.lstat())  # an agent's own file, which may be a link
     except OSError:
         return None
-    return info.st_size, info.st_mtime_ns

@@ -28,8 +28,9 @@ from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parallelhassnes import packed, walk
+from parallelhassnes import file_stamp, packed, walk
 from parallelhassnes.errors import UserError
+from parallelhassnes.file_stamp import FileStamp
 from parallelhassnes.names import is_safe_id
 from parallelhassnes.store import locks
 from parallelhassnes.store.evidence import ledger
@@ -92,15 +93,12 @@ def goes(files: Mapping[str, Any]) -> dict[str, Any]:
 
 def of(batch_dir: Path | str) -> dict[str, Tombstone]:
     """Return place of each such attempt, below the batch's folder → its tombstone."""
-    try:
-        info = os.stat(f"{batch_dir}/{ledger.LEDGER}")  # noqa: PTH116 - asked for every file that is not there
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    return _read(os.fspath(batch_dir), info.st_size, info.st_mtime_ns, info.st_ino)
+    as_of = file_stamp.at(f"{batch_dir}/{ledger.LEDGER}")  # asked for every file that is not there
+    return {} if as_of is None else _read(os.fspath(batch_dir), as_of)
 
 
 @lru_cache(maxsize=16)
-def _read(batch_dir: str, *_stamp: int) -> dict[str, Tombstone]:
+def _read(batch_dir: str, _ledger_as_of: FileStamp) -> dict[str, Tombstone]:
     data = b""
     with contextlib.suppress(OSError), open(f"{batch_dir}/{ledger.LEDGER}", "rb") as stream:  # noqa: PTH123 - the store's own
         data = stream.read()
