@@ -93,7 +93,6 @@ def _give_up(ctx: Context, books: dict[str, JobState], path: Path, error: Except
 def _settle(ctx: Context, book: JobState, keys: QueueKeys, ticket: Ticket, name: str) -> bool:
     """Settle one end; False where another host's is not seen yet: not seen is not gone, and the ticket stays."""
     job, step = batches.read_step(book.ctx.layout, ticket)
-    before = book.current(ticket.job_id).get(ticket.step_id)
     now = book.look_again(job, step)
     if ctx.layout.runner and not _is_seen(book.step_dir(job, step), now):
         still = hosts.still_sec(ctx.layout, ctx.config.heartbeat_sec)
@@ -103,7 +102,6 @@ def _settle(ctx: Context, book: JobState, keys: QueueKeys, ticket: Ticket, name:
             tickets.put_back(ctx.layout, key_dir(step.queue_key), name)
         return False
     if now is not None and now.ended_at is not None:
-        redo = before is not None and (before.run_id, before.ended_at) == (now.run_id, now.ended_at)
         publish(book.batch_dir / job.job_id, book.step_dir(job, step) / "attempts" / now.attempt)
         keys.note_end(job.batch_id, job.job_id, step, now)
         if solver_critic.waits_for_solver(step, now, book.overrides(job.job_id)):
@@ -116,7 +114,7 @@ def _settle(ctx: Context, book: JobState, keys: QueueKeys, ticket: Ticket, name:
                 book.drop_ready(job, skipped)
                 book.spread(job, skipped)
         book.save()
-        if not (redo and ledger.has_ended(book.batch_dir, now.run_id)):
+        if not ledger.has_ended(book.batch_dir, now.run_id):
             record_end(book.batch_dir, job, step, now)
         _note_end_of_loop(book, job, step)
     elif now is None:  # somebody deleted the attempt: the step is as if it had not been attempted

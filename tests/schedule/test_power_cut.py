@@ -24,9 +24,11 @@ from stores import (
 from parallelhassnes.actions import pause_resume
 from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.schedule import reboot
+from parallelhassnes.schedule.job_state import ticket_of
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import hosts, process_identity
+from parallelhassnes.store import atomic, batches, hosts, process_identity
 from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.records import dump
 
 
 def tear(path):
@@ -103,6 +105,26 @@ def test_a_published_verdict_that_was_torn_is_made_again(root):
     program(root, "tick")
     assert verdict.read_bytes() == before
     assert {*map(tuple, states(ctx, batch).values())} == {("succeeded",)}
+
+
+def test_an_end_whose_line_outlived_what_is_derived_is_written_and_paid_once(root):
+    ctx = context(root)
+    batch = put(ctx, table(job("j", command("one", "true"))))
+    tick(ctx)
+    wait_for(lambda: idle(ctx), "the batch")
+    job_dir = ctx.layout.job(batch, "j")
+    for keep in (None, "", (job_dir / "current.json").read_text()):
+        spec = batches.read_job(job_dir)
+        ticket, name = ticket_of(spec, spec.step("one"))
+        atomic.write_json(ctx.layout.ended / name, dump(ticket))  # which the crash has left
+        (job_dir / "current.json").unlink()
+        if keep is not None:
+            (job_dir / "current.json").write_text(keep)
+        program(root, "tick")
+        wait_for(lambda: idle(ctx), "its ticket to go")
+        events = [line["event"] for _, line in ledger.read(ctx.layout.batch(batch))]
+        assert events.count("ended") == 1
+    assert verify(ctx.layout, [batch]).ok
 
 
 def test_only_the_first_tick_after_a_start_does_that(root):

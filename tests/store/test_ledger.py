@@ -141,3 +141,28 @@ def test_lines_that_are_parsed_together_say_what_each_says_alone(tmp_path, monke
     monkeypatch.setattr(ledger, "_CHUNK", chunk)
     assert list(ledger.read(tmp_path)) == alone
     assert list(ledger.read(tmp_path, alone[3][0])) == alone[4:]
+
+
+@pytest.mark.parametrize(("near", "chunk"), [(1, 1), (1, 64), (7, 300), (1 << 16, 1 << 20)])
+def test_an_end_is_found_however_far_back_it_is_and_a_line_that_was_cut_is_none(tmp_path, monkeypatch, near, chunk):
+    monkeypatch.setattr(ledger, "_NEAR", near)
+    monkeypatch.setattr(ledger, "_CHUNK", chunk)
+    assert not ledger.has_ended(tmp_path, "r1")
+    fill(tmp_path, steps="x" * 50)
+    for number in (1, 3):
+        assert not ledger.has_ended(tmp_path, f"r{number}")
+        ledger.append(tmp_path, "ended", run_id=f"r{number}", said='"run_id":"r4"')
+        ledger.append(tmp_path, "again", run_id=f"r{number}", said="ended", of={"run_id": "r2"})
+    with (tmp_path / ledger.LEDGER).open("ab") as stream:
+        stream.write(b'{"event":"ended","run_id":"r2"}')
+    found = [run_id for run_id in ("r1", "r2", "r3", "r4", "r5", "submitted") if ledger.has_ended(tmp_path, run_id)]
+    assert found == ["r1", "r3"]
+
+
+def test_whether_an_attempt_has_ended_is_looked_for_no_further_than_its_start(tmp_path):
+    with (tmp_path / ledger.LEDGER).open("wb") as stream:
+        stream.truncate(1 << 40)
+        stream.seek(0, os.SEEK_END)
+        stream.write(b'\n{"event":"launched","run_id":"r1"}\n{"event":"ended","run_id":"r2"}\n')
+    assert ledger.has_ended(tmp_path, "r2")
+    assert not ledger.has_ended(tmp_path, "r1")

@@ -10,7 +10,7 @@ be seen, everything else under ``tick.lock``. An append reads the end of the fil
 
 A crash can leave a last line without its newline. Readers leave it alone; the next writer ends it and says so
 (``torn``: its bytes, ``prev``: its hash), which a verification takes for what it is. A full disk leaves the
-ledger as it was. A crash can also repeat the event of a settle: the redo looks whether the line is there
+ledger as it was. A crash can also repeat the event of a settle, which looks whether the line is there first
 (``has_ended``).
 
 A file that is replaced while a batch lives (``control.json``, ``overrides.json``, ``cancel.json``; of the store: its
@@ -43,6 +43,8 @@ WRITES = "writes"
 RULES = 2
 """What a ledger that was begun by this version records: every file that is replaced, and more of each attempt."""
 _BLOCK = 4096
+_NEAR = 1 << 16
+"""Bytes from the end in which a line is looked for first."""
 _CHUNK = 1 << 20
 """Bytes of lines that are parsed in one go."""
 SYSTEM_FILES = ("harness_config.json", "budgets.json", "oddish_names.json", "config_versions/*.json", "tokens/*.json")
@@ -282,8 +284,38 @@ def _numbered(line: bytes) -> dict[str, Any] | None:
 
 
 def has_ended(batch_dir: Path, run_id: str) -> bool:
-    """Tell whether the end of this attempt is in the ledger, in a whole line; reads all of it."""
-    return any(document.get("event") == "ended" and document.get("run_id") == run_id for _, document in read(batch_dir))
+    """Tell whether the end of this attempt is in the ledger, in a whole line; looks back as far as the line of its start."""
+    try:
+        handle = os.open(batch_dir / LEDGER, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        for line in _lines_back(handle, f'"run_id":"{run_id}"'.encode()):
+            found = _document(line)
+            if (
+                isinstance(found, dict)
+                and found.get("run_id") == run_id
+                and found.get("event") in ("ended", "launched")
+            ):
+                return bool(found["event"] == "ended")
+    finally:
+        os.close(handle)
+    return False
+
+
+def _lines_back(handle: int, part: bytes) -> Iterator[bytes]:
+    """Yield the whole lines that have these bytes in them, the last one first."""
+    start, length, begun = os.fstat(handle).st_size, _NEAR, b""
+    while start > 0:
+        end, start, length = start, max(0, start - length), min(2 * length, _CHUNK)
+        data = os.pread(handle, end - start, start) + begun
+        first = data.find(b"\n") + 1 if start else 0
+        at = data.rfind(b"\n") + 1  # what is behind it, a crash has cut
+        while (at := data.rfind(part, first, at)) >= 0:
+            begins = data.rfind(b"\n", 0, at) + 1
+            yield data[begins : data.index(b"\n", at)]
+            at = begins
+        begun = data if start and not first else data[:first]
 
 
 def read(batch_dir: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:

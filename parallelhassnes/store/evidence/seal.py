@@ -247,7 +247,11 @@ def _describe(
 
 
 def _is_as_made(info: os.stat_result) -> bool:
-    """Tell whether a file is empty because nobody has written to it or cut it: its times are still those of its making."""
+    """Tell whether a file is empty because nobody has written to it or cut it: its times are still those of its making.
+
+    It decides what is waited for, and nothing of what the seal says. A file that was cut and then touched looks alike: a file system that
+    keeps the order of its changes, as ext4 and XFS do, has the cut on disk with the next file that is waited for.
+    """
     return info.st_size == 0 and info.st_mtime_ns == info.st_atime_ns
 
 
