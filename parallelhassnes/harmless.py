@@ -37,6 +37,14 @@ def colourless(text: str) -> str:
     return text if text.isprintable() else _COLOURS.sub("", harmless(text))
 
 
+def one_line(text: str) -> str:
+    """As ``plain``, for what is to stay on one line whatever is named in it; half a character is written as an escape."""
+    if text.isprintable():
+        return text
+    whole = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return plain(whole.replace("\r", "\\r").replace("\n", "\\n"))
+
+
 def plain(text: str) -> str:
     """As ``harmless``, and without colours; every character keeps its place, so that a table stays one."""
     return text if text.isprintable() else text.translate(_CONTROLS)

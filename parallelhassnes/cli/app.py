@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from parallelhassnes.cli.commands import SECTIONS, Commands, of_today, summaries
 from parallelhassnes.cli.output import terminal, usage
 from parallelhassnes.errors import InvalidInput, Problem, UserError
+from parallelhassnes.harmless import one_line
 from parallelhassnes.version import __version__
 
 USER_ERROR, OUR_ERROR = 2, 3
@@ -169,7 +170,7 @@ def _obey() -> int:
             return app(prog_name="parallelhassnes", standalone_mode=False) or 0
         finally:
             for line in passed_over:
-                print(f"passed over {line}", file=sys.stderr)
+                print(f"passed over {one_line(line)}", file=sys.stderr)
 
 
 def _open_streams() -> None:
@@ -185,7 +186,7 @@ def _open_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="escape")
-    sys.stdout, sys.stderr = terminal.guard(sys.stdout), terminal.guard(sys.stderr)
+    sys.stdout, sys.stderr = terminal.guard(sys.stdout), terminal.guard(sys.stderr, is_ours=True)
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
@@ -218,7 +219,7 @@ def _drop_output() -> None:
 def _report(error: UserError) -> None:
     _print_document(str(error), error.problems if isinstance(error, InvalidInput) else [])
     for line in error.lines():
-        print(line, file=sys.stderr)
+        print(one_line(line), file=sys.stderr)
 
 
 def _print_document(error: str, problems: Sequence[Problem] = ()) -> None:

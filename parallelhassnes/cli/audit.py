@@ -107,12 +107,11 @@ def _opened(layout: "Layout", places: list[str]) -> "list[ObjectStore]":
 
 
 def _show(done: "Audit") -> None:
-    from parallelhassnes.harmless import plain
+    from parallelhassnes.harmless import one_line
 
     for finding in [*done.notes, *done.problems][:SHOWN]:
         text = f": {finding.text}" if finding.text else ""
-        said = f"{finding.place}{text}".encode("utf-8", "backslashreplace").decode()
-        typer.echo(f"{finding.what:11}{plain(said.replace('\n', '\\n'))}")
+        typer.echo(f"{finding.what:11}{one_line(f'{finding.place}{text}')}")
     more = len(done.notes) + len(done.problems) - SHOWN
     if more > 0:
         typer.echo(f"and {more} more; --json has all of them")

@@ -12,6 +12,7 @@ from parallelhassnes.cli.options import JsonOption, RootOption
 from parallelhassnes.cli.output.typed import told_by_options
 from parallelhassnes.cli.run import GivenTable, check_secrets, say_what_would_run, started
 from parallelhassnes.cli.work import FailOnOption, check_fail_on, make_store, open_to_run, watch_until_idle
+from parallelhassnes.harmless import one_line
 
 
 def register(app: typer.Typer) -> None:
@@ -111,9 +112,9 @@ def import_jobs(
         parts += [f"{job.unfinished} of them without a result"] if job.unfinished else []
         parts += [f"{job.known} imported before"] if job.known else []
         parts += [f"{job.not_run} planned and not run there"] if job.not_run else []
-        typer.echo(f"{word} {job.path} as {where}: {', '.join(parts)}")
+        typer.echo(one_line(f"{word} {job.path} as {where}: {', '.join(parts)}"))
         for note in job.notes:
-            typer.echo(f"note: {job.job_name}: {note}", err=True)
+            typer.echo(one_line(f"note: {job.job_name}: {note}"), err=True)
     for line in done.problems:
-        typer.echo(line, err=True)
+        typer.echo(one_line(line), err=True)
     raise typer.Exit(0 if done.ok else 2)

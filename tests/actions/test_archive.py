@@ -686,12 +686,29 @@ def test_what_is_not_named_as_a_head_is_none_and_a_repair_beside_it_ends(batch, 
 
 
 @pytest.mark.timeout(60)
-def test_a_pipe_in_an_archives_place_is_named_and_not_waited_for(batch, tmp_path):
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_in_an_archive_is_named_and_not_waited_for(batch, tmp_path, make):
     ctx, batch_id = batch
     url = str(tmp_path / "archive")
     program(ctx.layout.root, "archive", "push", batch_id, "--to", url)
     [head] = (tmp_path / "archive" / remote.BATCHES / batch_id / "heads").iterdir()
     head.unlink()
-    os.mkfifo(head)
-    with pytest.raises(UserError, match=r"cannot be read \(.*00000001\.json is no file\)"):
+    make(head)
+    with pytest.raises(
+        UserError, match=rf"heads/00000001\.json cannot be read \(.*\); move {re.escape(str(head))} away"
+    ):
         push_batch.push(ctx, batch_id, object_store.open_store(url, {}, at=tmp_path))
+    shutil.rmtree(tmp_path / "archive")
+    program(ctx.layout.root, "archive", "push", batch_id, "--to", url)
+    blob = next(path for path in (tmp_path / "archive" / "blobs").rglob("*") if path.is_file())
+    blob.unlink()
+    make(blob)
+    done = program(ctx.layout.root, "archive", "push", batch_id, "--to", url, "--repair", check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"blobs/{blob.parent.name}/{blob.name} cannot be" in done.stderr
+    assert f"; move {blob} away" in done.stderr
+    assert (
+        "cannot be read" in program(ctx.layout.root, "archive", "verify", batch_id, "--from", url, check=False).stderr
+    )
+    blob.rmdir() if make is os.mkdir else blob.unlink()
+    assert "1 object put right" in program(ctx.layout.root, "archive", "push", batch_id, "--to", url, "--repair").stdout

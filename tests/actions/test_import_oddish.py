@@ -248,4 +248,32 @@ def test_what_is_no_export_and_hostile_ones_are_told(root, exports, tmp_path):
     done = import_jobs(ctx, [bad, place])
     assert [job.trials for job in done.jobs if job.path == str(place)] == [6]
     assert all(job.trials == 0 for job in done.jobs if job.path == str(bad))
+    assert any("nothing of Harbor's is in it" in line for line in done.problems)
     clean_audit(ctx)
+
+
+def test_an_export_of_which_nothing_can_be_imported_is_a_problem_and_no_success(root, exports, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(exports / "late", bare)
+    shutil.rmtree(bare / "trials")
+    empty = tmp_path / "empty"
+    (empty / "trials").mkdir(parents=True)
+    (empty / "manifest.json").write_text('{"source": {"target_id": "nightly"}}')
+    odd = tmp_path / "odd"
+    (odd / "trials" / "\x1b]0;owned\x07\n-1").mkdir(parents=True)
+    shutil.copy(empty / "manifest.json", odd)
+    for place, says in (
+        (bare, "has no trial that can be imported"),
+        (empty, "has no trials; name an export that has"),
+        (odd, "nothing of Harbor's is in it"),
+    ):
+        for options in (["--dry-run"], [], ["--json"]):
+            done = program(root, "import", str(place), *options, check=False)
+            assert done.returncode == 2, done
+            lines = json.loads(done.stdout)["problems"] if "--json" in options else done.stderr.splitlines()
+            lines = [line for line in lines if not line.startswith("made a store in ")]
+            assert lines
+            assert [line for line in lines if not line.startswith(f"{place}") or says not in line] == []
+            assert "\x1b" not in done.stderr
+            assert done.stdout == "" or "--json" in options
+    assert context(root).layout.batch_ids() == []

@@ -152,6 +152,16 @@ def test_names_that_a_user_is_told_of_command_no_terminal(store, tmp_path):
         is_harmless(on_terminal(ctx.layout.root, *arguments, code=2))
 
 
+def test_an_error_is_one_line_without_commands_in_a_file_too(store):
+    ctx, _ = store
+    evil = HOSTILE["OSC 52, the clipboard"] + HOSTILE["CSI, 8-bit"] + HOSTILE["reset"] + "\nthe next line\r"
+    for arguments in (("show", evil), ("submit", evil), ("import", evil), ("scoreboard", f"--{evil}")):
+        done = program(ctx.layout.root, *arguments, check=False)
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        is_harmless(line)
+
+
 def test_colours_and_what_is_readable_come_through_and_raw_is_everything(store):
     ctx, batch_id = store
     root = ctx.layout.root

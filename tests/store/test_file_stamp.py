@@ -23,7 +23,7 @@ NOT_A_STAMP = {
     "api/http/file_responses.py": "what an archive says of a file",
     "store/archives/packing.py": "what an archive says of a file",
     "store/evidence/checkpoints.py": "whether a ledger got lines since",
-    "store/seal.py": "whether a file is as it was made",
+    "store/evidence/seal.py": "whether a file is as it was made",
     "steps/trial/result.py": "which file was written last",
 }
 

@@ -118,7 +118,10 @@ def _each(ctx: Context, folders: Iterable[Path], experiment: str | None, done: I
     known = _known_batches(ctx)
     for folder in folders:
         try:
-            for job in sources.read(folder):
+            jobs = sources.read(folder)
+            if not jobs:
+                raise UserError(f"{folder} has no trials", fix="name an export that has, or pull it again")
+            for job in jobs:
                 done.jobs.append(_Import(ctx, job, experiment, known, dry_run=done.dry_run).run())
         except (UserError, OSError) as error:
             done.problems.append(_line(folder, error))
@@ -177,6 +180,12 @@ class _Import:
         )
 
     def run(self) -> ImportedFolder:
+        """Do it, or say what would be done.
+
+        Raises:
+            UserError: nothing of it can be imported, now or later.
+        """
+        self._check_has_trials()
         here = [entry for batch_id in self.batch_ids for entry in self._steps_of(batch_id)]
         have = {(own["trial"], own["result_sha256"]) for entry in here for own in entry.imported.values()}
         elsewhere = self._elsewhere()
@@ -211,6 +220,18 @@ class _Import:
         elif not self.batch_ids:
             self.said.notes.append("it has no trials yet")
         return self.said
+
+    def _check_has_trials(self) -> None:
+        """Refuse what has no trial of which anything can be read, and will get none: it has ended, or is an export, which only another pull changes."""
+        why = list(self.job.passed_over)
+        if self.job.trials or not (self.job.ended or (why and self.job.source == "oddish")):
+            return
+        first = why[0] if why else "it has ended without one"
+        more = f", and {len(why) - 1} more like it" if len(why) > 1 else ""
+        raise UserError(
+            f"{self.job.folder}: {self.job.name} has no trial that can be imported ({first}{more})",
+            fix="name one that has",
+        )
 
     def _elsewhere(self) -> dict[tuple[str, str], str]:
         """Return the trials of other jobs of the source that are this one's, too: of Oddish, where one was pulled alone first."""

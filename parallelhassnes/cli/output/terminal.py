@@ -1,6 +1,7 @@
 """What may reach a terminal: text and colours. What a worker wrote into logs, names and files may command one otherwise.
 
-Every stream of the program that is a terminal is a ``Terminal``, so no way of printing goes around it. What draws on the
+Every stream of the program that is a terminal is a ``Terminal``, so no way of printing goes around it. So is standard error in a file,
+which somebody shows on a terminal later: there are lines of ours alone, and nobody asks for bytes. What draws on the
 screen itself (``drawing``) writes past it, and keeps its texts harmless before it adds its own commands.
 """
 
@@ -10,7 +11,7 @@ import shutil
 import sys
 from typing import IO
 
-from parallelhassnes.harmless import harmless
+from parallelhassnes.harmless import colourless, harmless
 
 
 class Terminal(io.TextIOWrapper):
@@ -18,23 +19,35 @@ class Terminal(io.TextIOWrapper):
 
     raw = False
     """Let everything through: the user asked for the bytes."""
+    is_ours = False
+    """Keep what is written harmless in a file, too."""
 
     def write(self, text: str) -> int:
         """Write the text."""
-        return super().write(text if self.raw or not self.isatty() else harmless(text))
+        if not self.raw and self.isatty():
+            text = harmless(text)
+        elif self.is_ours:
+            text = colourless(text)
+        return super().write(text)
 
     def draw(self, text: str) -> int:
         """Write commands of our own."""
         return super().write(text)
 
 
-def guard(stream: IO[str]) -> IO[str]:
-    """Return the stream, or what takes its place where it is a terminal."""
-    if type(stream) is not io.TextIOWrapper or not stream.isatty():
+def guard(stream: IO[str], *, is_ours: bool = False) -> IO[str]:
+    """Return the stream, or what takes its place where it is a terminal.
+
+    Args:
+        is_ours: nothing is written to it but lines of ours.
+    """
+    if type(stream) is not io.TextIOWrapper or not (is_ours or stream.isatty()):
         return stream
     encoding, errors, lines = stream.encoding, stream.errors, stream.line_buffering
     stream.flush()
-    return Terminal(stream.detach(), encoding, errors, line_buffering=lines)
+    made = Terminal(stream.detach(), encoding, errors, line_buffering=lines)
+    made.is_ours = is_ours
+    return made
 
 
 def let_through(*, raw: bool) -> None:

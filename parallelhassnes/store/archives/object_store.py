@@ -156,6 +156,12 @@ def as_it_is(store: ObjectStore) -> ObjectStore:
     return store.plain if isinstance(store, Mending) else store
 
 
+def _check_is_file(info: os.stat_result) -> None:
+    """Refuse what lies in an object's place and is none."""
+    if not stat.S_ISREG(info.st_mode):
+        raise OSError(errno.EINVAL, "it is no file")
+
+
 def _without_waiting(path: str, flags: int) -> int:
     """Open what may be a pipe that nobody writes to."""
     return os.open(path, flags | os.O_NONBLOCK)
@@ -175,15 +181,16 @@ class Folder(ObjectStore):
     @override
     def create(self, key: str, data: bytes) -> bool:
         path = self._path / key
-        if path.exists():
-            return False
-        self._pace.wait(len(data))
         try:
+            if path.exists():
+                _check_is_file(path.stat())
+                return False
+            self._pace.wait(len(data))
             self._make(path.parent)
             self._make(self._temp)
             atomic.claim(path, data, aside=self._temp)
         except OSError as error:
-            self._refuse(error, "written")
+            self._refuse(error, "written", key)
         return True
 
     @override
@@ -193,7 +200,7 @@ class Folder(ObjectStore):
             self._make(path.parent)
             atomic.write_bytes(path, data)
         except OSError as error:
-            self._refuse(error, "written")
+            self._refuse(error, "written", key)
 
     @property
     def _temp(self) -> Path:
@@ -218,13 +225,12 @@ class Folder(ObjectStore):
     def read(self, key: str) -> bytes:
         try:
             with open(self._path / key, "rb", opener=_without_waiting) as stream:
-                if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                    raise OSError(errno.EINVAL, f"{key} is no file")
+                _check_is_file(os.fstat(stream.fileno()))
                 return stream.read()
         except (FileNotFoundError, NotADirectoryError):
             raise NotThere(key) from None
         except OSError as error:
-            self._refuse(error, "read")
+            self._refuse(error, "read", key)
 
     @override
     def names(self, folder: str) -> Iterator[tuple[str, int]]:
@@ -239,12 +245,14 @@ class Folder(ObjectStore):
                 ) from None
             return
         except OSError as error:
-            self._refuse(error, "listed")
+            self._refuse(error, "listed", folder)
         yield from sorted(each for each in found if each[0][0] != ".")
 
-    def _refuse(self, error: OSError, what: str) -> NoReturn:
+    def _refuse(self, error: OSError, what: str, key: str) -> NoReturn:
         fix = "look after the disk or the mount, and whether you may use it"
-        raise StoreTrouble(f"{self.url}: cannot be {what} ({error.strerror})", fix=fix) from None
+        if error.errno in (errno.EISDIR, errno.EINVAL):
+            fix = f"move {self._path / key} away"
+        raise StoreTrouble(f"{self.url}: {key} cannot be {what} ({error.strerror})", fix=fix) from None
 
 
 # --- a bucket ---------------------------------------------------------------------------------------------------
