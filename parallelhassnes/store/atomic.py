@@ -99,20 +99,21 @@ def sweep_temp(folder: Path, is_alive: Callable[[int], bool]) -> int:
         if time.monotonic() > end:
             raise walk.OutOfTime
 
-    for entry in os.scandir(folder):
-        place, _, rest = entry.name.rpartition(".")[0].rpartition(".")
-        here = place == _place() and rest.isdigit()
-        try:
-            now = _time_of_disk(folder) if now is None else now
-            stale = clocks.age(entry.stat(follow_symlinks=False).st_mtime, now) > _STALE_SEC
-            if stale or (here and not is_alive(int(rest))):
-                walk.remove_tree(entry.path, check)
-                removed += 1
-        except walk.OutOfTime:
-            break
-        except OSError as error:  # it went meanwhile, or is somebody else's: another look finds it again
-            if not is_damage(error):
-                raise
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            place, _, rest = entry.name.rpartition(".")[0].rpartition(".")
+            here = place == _place() and rest.isdigit()
+            try:
+                now = _time_of_disk(folder) if now is None else now
+                stale = clocks.age(entry.stat(follow_symlinks=False).st_mtime, now) > _STALE_SEC
+                if stale or (here and not is_alive(int(rest))):
+                    walk.remove_tree(entry.path, check)
+                    removed += 1
+            except walk.OutOfTime:
+                break
+            except OSError as error:  # it went meanwhile, or is somebody else's: another look finds it again
+                if not is_damage(error):
+                    raise
     return removed
 
 
