@@ -22,14 +22,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from parallelhassnes import file_stamp
+from parallelhassnes import file_stamp, places
 
 if TYPE_CHECKING:
     import tarfile
 
 ARCHIVE, SEALS, INDEX = "packed.tar.zst", "packed.seals.jsonl", "packed.json"
 FILES = frozenset({ARCHIVE, SEALS, INDEX})
-STEPS, ATTEMPTS = "steps", "attempts"
 _DEPTH = 5
 """Parts of an attempt's place: ``job/steps/step/attempts/name``."""
 _IN_MEMORY = 64 << 20
@@ -62,7 +61,7 @@ class Pack:
         """``job/steps`` → the same of everything in it that is in no attempt."""
         self._names: dict[str, list[str]] = {}
         for place in self.attempts:
-            step, _, name = place.rpartition(f"/{ATTEMPTS}/")
+            step, _, name = place.rpartition(f"/{places.ATTEMPTS}/")
             self._names.setdefault(step, []).append(name)
 
     def names(self, step: str) -> list[str]:
@@ -241,11 +240,11 @@ def _write(handle: int, data: bytes) -> None:
 def find(path: Path | str) -> tuple[Pack, str] | None:
     """Return the archive that a path would be in, and its place there; None where its batch is not packed."""
     text = os.fspath(path)
-    if f"/{STEPS}" not in text:
+    if f"/{places.STEPS}" not in text:
         return None
     parts = text.split("/")
     for at, part in enumerate(parts):
-        if part == STEPS and at >= 2 and (pack := of("/".join(parts[: at - 1]) or "/")) is not None:
+        if part == places.STEPS and at >= 2 and (pack := of("/".join(parts[: at - 1]) or "/")) is not None:
             return pack, "/".join(parts[at - 1 :])
     return None
 

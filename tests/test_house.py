@@ -1,6 +1,7 @@
 """The order of the house: nothing imports in a ring, a name stands for one thing, and no folder is a heap."""
 
 import ast
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -86,6 +87,25 @@ def test_no_class_name_stands_twice():
 def test_no_folder_is_a_heap():
     counts = Counter(path.parent.relative_to(PACKAGE).as_posix() for path in MODULES.values())
     assert {folder: count for folder, count in counts.items() if count > MOST_FILES} == {}
+
+
+def test_who_takes_a_key_or_a_place_apart_asks_its_owner():
+    by_hand = re.compile(
+        r"""\w+, _, step_id = |_id\}?/steps/\{|/steps/\{[^/]*/attempts/\{|"steps" / [\w.]+ / "attempts"|"steps", [\w.]+, "attempts\""""
+    )
+    known = {
+        "places",
+        "store.layout",
+        "store.earlier_batches",
+        "compat.hassnes",
+    }  # the last two: other stores, and paths of HTTP
+    found = {
+        (module.removeprefix("parallelhassnes."), line.strip())
+        for module, path in MODULES.items()
+        for line in path.read_text().splitlines()
+        if by_hand.search(line) and "/{step" not in line and "/{batch}" not in line
+    }
+    assert {(module, line) for module, line in found if module not in known} == set()
 
 
 def test_the_former_path_of_the_sandbox_is_importable():

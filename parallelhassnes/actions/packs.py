@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from parallelhassnes import packed, walk
+from parallelhassnes import packed, places, walk
 from parallelhassnes.errors import UserError
 from parallelhassnes.refs import resolve
 from parallelhassnes.schedule.context import Context
@@ -277,7 +277,7 @@ def _places(batch_dir: Path) -> Iterable[str]:
         if (step_dir / "fenced").exists():
             yield f"{place}/fenced"
         for name in attempts.names(step_dir):
-            yield f"{place}/{packed.ATTEMPTS}/{name}"
+            yield f"{place}/{places.ATTEMPTS}/{name}"
 
 
 def _last(batch_dir: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from parallelhassnes import packed, walk
+from parallelhassnes import packed, places, walk
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial.trial_paths import environment_of
@@ -93,11 +93,11 @@ def _steps(
     pack = packed.of(batch_dir)
     shares: dict[str, list[int]] = defaultdict(list)
     for place, section in pack.attempts.items() if pack else ():
-        shares[place.rpartition(f"/{packed.ATTEMPTS}/")[0]].append(section.size)
+        shares[places.place(place).key.place].append(section.size)
     whole = sum(map(sum, shares.values())) or 1
     for job_id in batches.read_about(batch_dir)["job_ids"]:
         for step in batches.read_job(batch_dir / job_id).steps:
-            place = f"{job_id}/{packed.STEPS}/{step.step_id}"
+            place = places.StepKey(job_id, step.step_id).place
             name = step.kind if by == "kind" else _environment(step)
             own = shares.get(place, [])
             size, files = _measure(batch_dir / place, seen) if measure else (0, 0)
@@ -106,7 +106,7 @@ def _steps(
                 info = archive.lstat()
                 seen.add((info.st_dev, info.st_ino))
                 size += info.st_blocks * 512 * sum(own) // whole
-            number = len(own) or len(_names(batch_dir / place / packed.ATTEMPTS))
+            number = len(own) or len(_names(batch_dir / place / places.ATTEMPTS))
             yield name, size, files, number
 
 

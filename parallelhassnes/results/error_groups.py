@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
+from parallelhassnes import places
 from parallelhassnes.results import collect
 from parallelhassnes.results.collect import Choice, TrialRow
 from parallelhassnes.steps.step_types import Failure
@@ -148,11 +149,10 @@ def grouped(failures: Sequence[_FailedAttempt]) -> list[ErrorGroup]:
 
 def _of_batch(fold: Fold, batch_id: str, agents: dict[str, str | None]) -> Iterator[_FailedAttempt]:
     for run_id, (key, attempt, failure_class, line, guessed) in fold.failures.items():
-        job_id, _, step_id = key.partition("/")
         yield _FailedAttempt(
             Failure(failure_class, line, guessed=guessed),
             f"{batch_id}/{key}",
-            f"runs/{batch_id}/{job_id}/steps/{step_id}/attempts/{attempt}",
+            f"runs/{batch_id}/{places.step_key(key).attempt(attempt)}",
             fold.last_ended[key] == run_id,
             False,
             agents.get(f"{batch_id}/{key}"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from parallelhassnes import walk
+from parallelhassnes import places, walk
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.rules import solver_critic
@@ -120,7 +120,7 @@ class JobState:
 
     def _means(self, reference: str) -> Dependency:
         """Tell what a dependency (``job_id/step_id``) means to what waits for it."""
-        job_id, _, step_id = reference.partition("/")
+        job_id, step_id = places.step_key(reference)
         current = self.current(job_id)
         now = current.get(step_id)
         dead = now is None and bool(current.killer(step_id))
@@ -136,7 +136,7 @@ class JobState:
         while open_ends:
             ended_job, ended_id = open_ends.popleft()
             for reference in ended_job.dependents.get(ended_id, ()):
-                job_id, _, step_id = reference.partition("/")
+                job_id, step_id = places.step_key(reference)
                 waiting_job = ended_job if job_id == ended_job.job_id else self.job(job_id)
                 if self._follow(waiting_job, step_id, f"{ended_job.job_id}/{ended_id}", write_tickets):
                     open_ends.append((waiting_job, step_id))
@@ -264,7 +264,7 @@ def record_end(batch_dir: Path, job: JobSpec, step: StepSpec, now: StepNow) -> N
 
     Whoever calls waits for the disk (``ledger.sync``) once it has written down all that it has.
     """
-    attempt_dir = batch_dir.joinpath(job.job_id, "steps", step.step_id, "attempts", now.attempt)
+    attempt_dir = batch_dir / places.StepKey(job.job_id, step.step_id).attempt(now.attempt)
     report = safe_read.read_object(attempt_dir / attempts.FINAL) or {}
     ledger.append_unsynced(
         batch_dir,

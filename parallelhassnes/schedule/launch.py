@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
-from parallelhassnes import names
+from parallelhassnes import names, places
 from parallelhassnes.execute import launcher
 from parallelhassnes.plan import JobSpec, StepSpec, TrialSpec
 from parallelhassnes.schedule import health, quarantine, queue_order, rebuild
@@ -365,7 +365,7 @@ def _inputs(book: JobState, job: JobSpec, step: StepSpec) -> dict[str, str]:
         refs.append(f"{job.job_id}/{step.loop.critic}")
     found = {}
     for ref in refs:
-        job_id, _, step_id = ref.partition("/")
+        job_id, step_id = places.step_key(ref)
         now = book.current(job_id).get(step_id)
         if now is not None and now.ended_at is not None:
             found[ref] = now.attempt

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from parallelhassnes import places
 from parallelhassnes.plan import CapName, Caps
 from parallelhassnes.steps.step_types import StepAttempt
 from parallelhassnes.store import atomic, batches
@@ -59,7 +60,7 @@ def merged(planned: Caps | None, said: Mapping[str, Mapping[CapName, float]], pl
     found: dict[CapName, float] = {}
     if planned is not None:
         found.update(planned.model_dump(exclude_none=True))  # type: ignore[arg-type]
-    for where in ("", place.partition("/")[0], place):
+    for where in ("", places.step_key(place).job_id, place):
         found.update(said.get(where, {}))
     kept = {name: value for name, value in found.items() if value}
     return Caps.model_validate(kept) if kept else None

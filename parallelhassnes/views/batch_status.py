@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parallelhassnes import file_stamp
+from parallelhassnes import file_stamp, places
 from parallelhassnes.names import CONFIG_NAME
 from parallelhassnes.schedule import configuration
 from parallelhassnes.schedule.limits import concurrency_keys
@@ -326,8 +326,7 @@ def _add_unlogged(layout: Layout, status: BatchStatus) -> None:
         row = status.fold.steps.get(key)
         if row is not None and row.status == "running":
             continue
-        job_id, _, step_id = key.partition("/")
-        ref = attempts.newest(status.batch_dir / job_id / "steps" / step_id)
+        ref = attempts.newest(status.batch_dir / places.step_key(key).place)
         if ref is not None and (row is None or ref.number > row.number):
             at, queue_key = ref.name.partition("_")[0], status.steps[key].queue_key
             status.fold.put(key, projection.started(row, ref.name, ref.number, at, queue_key))

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parallelhassnes import file_stamp, formatting
+from parallelhassnes import file_stamp, formatting, places
 from parallelhassnes.file_stamp import FileStamp
 from parallelhassnes.names import run_id_of
 from parallelhassnes.plan import JobSpec
@@ -439,14 +439,14 @@ def take_in(fold: Fold, batch_dir: Path) -> int:
     """Read the reports that lines of older versions say nothing of; how many."""
     jobs: dict[str, JobSpec] = {}
     for key, attempt, status, paid in fold.unread:
-        job_id, _, step_id = key.partition("/")
+        job_id, step_id = places.step_key(key)
         try:
             if job_id not in jobs:
                 jobs[job_id] = batches.read_job(batch_dir / job_id)
             step = jobs[job_id].step(step_id)
         except (atomic.CorruptFile, OSError, KeyError):
             continue
-        folder = batch_dir / job_id / "steps" / step_id / "attempts" / attempt
+        folder = batch_dir / places.step_key(key).attempt(attempt)
         report = safe_read.read_object(folder / attempts.FINAL) or {}
         _take(fold, key, attempt, ended_line.line(step, status, report), paid=paid)
     fold.sum_up()
@@ -458,9 +458,8 @@ def take_in(fold: Fold, batch_dir: Path) -> int:
 def take_origins(fold: Fold, batch_dir: Path) -> int:
     """As ``take_in``, of who ran the attempts whose lines of older versions do not say that."""
     for key, attempt in fold.unread_origins:
-        job_id, _, step_id = key.partition("/")
         try:
-            meta = attempts.read_meta(batch_dir / job_id / "steps" / step_id / "attempts" / attempt)
+            meta = attempts.read_meta(batch_dir / places.step_key(key).attempt(attempt))
         except (atomic.CorruptFile, OSError):
             continue
         origin = [meta.harness_version, meta.host, meta.config_sha256]

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from parallelhassnes import places
 from parallelhassnes.store import atomic, process_identity
 from parallelhassnes.store.attempts import STATE
 from parallelhassnes.store.records import TERMINAL, parse_time
@@ -36,8 +37,7 @@ class HeartbeatWatch:
 
 def attempt_path(batch_id: str, key: str, attempt: str) -> str:
     """Folder of an attempt of a step (``job/step``), relative to the root."""
-    job_id, _, step_id = key.partition("/")
-    return f"runs/{batch_id}/{job_id}/steps/{step_id}/attempts/{attempt}"
+    return f"runs/{batch_id}/{places.step_key(key).attempt(attempt)}"
 
 
 def describe(root: Path, status: BatchStatus, step: StepStatus, watch: HeartbeatWatch) -> RunningStep:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from parallelhassnes import formatting
+from parallelhassnes import formatting, places
 from parallelhassnes.schedule import health
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits import concurrency_keys
@@ -229,7 +229,7 @@ class Follower:
             key = self._key(status, name)
             row = status.fold.steps.get(key)
             if row is not None and row.status == "running":
-                step = StepStatus(key.partition("/")[0], status.steps[key], "running", row=row)
+                step = StepStatus(places.step_key(key).job_id, status.steps[key], "running", row=row)
                 found.append((status, step))
         return sorted(found, key=lambda pair: pair[1].row.at if pair[1].row else "")
 

@@ -9,6 +9,7 @@ ended, and ``retry`` has another made.
 
 from collections.abc import Mapping
 
+from parallelhassnes import places
 from parallelhassnes.actions.attribution import ActionResult, said
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import CAPS, CapName
@@ -95,7 +96,7 @@ def _check(wanted: Mapping[CapName, float]) -> None:
 
 
 def _steps(ctx: Context, batch_id: str, where: str) -> int:
-    job, _, step = where.partition("/")
+    job, step = places.step_key(where)
     jobs = [job] if job else batches.read_batch(ctx.layout.batch(batch_id)).job_ids
     specs = (each for job_id in jobs for each in batches.read_job(ctx.layout.job(batch_id, job_id)).steps)
     return sum(each.kind in caps.KINDS and step in ("", each.step_id) for each in specs)

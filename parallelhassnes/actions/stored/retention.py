@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from parallelhassnes import packed
+from parallelhassnes import packed, places
 from parallelhassnes.actions import packs
 from parallelhassnes.actions.stored.archived import AskedArchive
 from parallelhassnes.config import RetentionRule
@@ -257,10 +257,6 @@ def _ends(batch_dir: Path) -> Iterator[tuple[str, Mapping[str, Any], float]]:
         yield place, end, since.get(place) or parse_time(str(end["at"]))
 
 
-def _place(line: Mapping[str, Any]) -> str:
-    return f"{line['job_id']}/{packed.STEPS}/{line['step_id']}/{packed.ATTEMPTS}/{line['attempt']}"
-
-
 def _speaks_of(rule: RetentionRule, came_to: str, experiment: str) -> bool:
     if rule.experiments and not any(_fits(experiment, each) for each in rule.experiments):
         return False
@@ -307,7 +303,7 @@ def uses_of(layout: Layout, batch_ids: list[str]) -> Uses:
         with members.apart(batch_dir, note):
             buried = removals.of(batch_dir)
             for _, line in ledger.read(batch_dir):
-                if line.get("event") == "carried" and "source" in line and _place(line) not in buried:
+                if line.get("event") == "carried" and "source" in line and str(places.of_line(line)) not in buried:
                     found[_in_store(f"{line['source']}/{line['attempt']}")] = batch_id
             found.update(dict.fromkeys(map(_in_store, _judged(batch_dir)), batch_id))
     unknown = f"may be taken over or judged by {mute[0]}, which cannot be read" if mute else ""
@@ -329,4 +325,4 @@ def _judged(batch_dir: Path) -> Iterator[str]:
 def _in_store(text: str) -> str:
     """Turn ``batch/job/step/attempt`` into ``batch/place``."""
     batch_id, job_id, step_id, attempt = text.split("/")
-    return f"{batch_id}/{job_id}/{packed.STEPS}/{step_id}/{packed.ATTEMPTS}/{attempt}"
+    return f"{batch_id}/{places.Place(job_id, step_id, attempt)}"

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parallelhassnes import packed
+from parallelhassnes import packed, places
 from parallelhassnes.admin.audit.audit_ledger import FileRecord, Lines, read_lines
 from parallelhassnes.admin.audit.audit_models import Finding, What
 from parallelhassnes.names import run_id_of
@@ -287,13 +287,13 @@ class BatchAudit:
 
     def _identity(self, folder: Path, place: str, run_id: str, line: dict[str, Any]) -> Iterator[Finding]:
         """Tell where the attempt's records say that they belong, and the ledger that they lie."""
-        where = place.split("/")
-        lies = {"job_id": where[0], "step_id": where[2], "attempt": where[4]}
+        where = places.place(place)
+        lies = where._asdict()
         for key, value in lies.items():
             is_copy = key == "attempt" and line.get("became") == value
             if line and line.get(key, value) != value and not is_copy:
                 yield self._finding("changed", place, f"the ledger says {key} {line.get(key)}")
-        source = str(line.get("source") or f"{self.batch_id}/{where[0]}/{where[2]}").split("/")
+        source = str(line.get("source") or f"{self.batch_id}/{where.key}").split("/")
         known = dict(zip(("batch_id", "job_id", "step_id"), source, strict=False))
         known["run_id"] = run_id
         if "source" in line:  # what was carried twice still says where it ran first
@@ -366,12 +366,12 @@ class BatchAudit:
                 yield f"{job_id}/{name}", _IN_JOB
             steps = self.dir / job_id / "steps"
             for step in _names(steps):
-                place = f"{job_id}/steps/{step}"
+                place = places.StepKey(job_id, step).place
                 yield place, frozenset({step} if (steps / step).is_dir() else ())
                 for name in _names(steps / step):
                     yield f"{place}/{name}", _IN_STEP | self.lines.fenced.get(place, set())
                 for name in _names(steps / step / "attempts"):
-                    yield f"{place}/attempts/{name}", frozenset()
+                    yield places.StepKey(job_id, step).attempt(name), frozenset()
 
     def leftover_lines(self) -> Iterator[Finding]:
         """Lines of attempts whose folders are gone, those too whose files a rule has removed: their records stay."""
@@ -380,9 +380,9 @@ class BatchAudit:
                 self.seen.add(place)
                 yield self._finding("missing", place, "a rule has removed its files, and its records are gone, too")
         for line in (*self.lines.launched.values(), *self.lines.ended.values()):
-            folder = f"{line.get('job_id')}/steps/{line.get('step_id')}/attempts"
-            place = f"{folder}/{line.get('attempt')}"
-            if place not in self.seen and f"{folder}/{line.get('became')}" not in self.seen:
+            key = places.StepKey(str(line.get("job_id")), str(line.get("step_id")))
+            place = key.attempt(str(line.get("attempt")))
+            if place not in self.seen and key.attempt(str(line.get("became"))) not in self.seen:
                 self.seen.add(place)
                 yield self._finding("missing", place, "the attempt's folder is gone")
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from parallelhassnes import places
 from parallelhassnes.admin.audit.audit_batch import BatchAudit
 from parallelhassnes.admin.audit.audit_models import Finding, What
 from parallelhassnes.plan import JobSpec, StepSpec
@@ -117,7 +118,7 @@ class JobsAudit:
         began = launched.get("seq", -1)
         since = [each for each in lines if each is not line and each.get("seq", 0) > began]
         said = self.batch.lines.files.get(f"{job.job_id}/{batches.OVERRIDES}")
-        folder = self.batch.dir / job.job_id / "steps" / step.step_id / "attempts" / line["attempt"]
+        folder = self.batch.dir / places.StepKey(job.job_id, step.step_id).attempt(line["attempt"])
         place = f"{job.job_id}/{VERDICT_FILE}"
         sealed = safe_read.read_object(folder / attempts.PUBLISH / VERDICT_FILE)
         if since or sealed is None or (said is not None and said.seq > began) or self.batch.lines.rules < 2:
@@ -147,7 +148,7 @@ class JobsAudit:
                 continue
             self._told.add(path)
             if text := self.tasks.differs(path, expected):
-                yield self._finding(self.tasks.what, f"{job.job_id}/steps/{step.step_id}", text)
+                yield self._finding(self.tasks.what, places.StepKey(job.job_id, step.step_id).place, text)
 
 
 def _agrees(now: StepNow, line: Line) -> bool:

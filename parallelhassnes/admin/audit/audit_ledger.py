@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from parallelhassnes import places
 from parallelhassnes.store.evidence import removals
 from parallelhassnes.store.evidence.ledger import LEDGER, WRITES
 from parallelhassnes.store.evidence.removals import Tombstone
@@ -163,7 +164,7 @@ def _take_end(found: Lines, run_id: str, document: dict[str, Any], seq: int) -> 
 def _take_fence(found: Lines, run_id: str, document: dict[str, Any]) -> None:
     """A host was silent: a copy of its attempt under another name is what counts, unless it had ended by then."""
     found.launched[run_id] = {**found.launched.get(run_id, document), "became": document.get("became")}
-    place = f"{document.get('job_id')}/steps/{document.get('step_id')}"
+    place = places.StepKey(str(document.get("job_id")), str(document.get("step_id"))).place
     found.fenced.setdefault(place, {"fenced"}).add(f"fence.{run_id}.json")
 
 

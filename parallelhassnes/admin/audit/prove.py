@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from parallelhassnes import names
+from parallelhassnes import names, places
 from parallelhassnes.admin.audit import verify_claim
 from parallelhassnes.admin.audit.make_checkpoint import checkpoint
 from parallelhassnes.errors import UnknownId, UserError
@@ -134,7 +134,7 @@ def _agent(lines: list[dict[str, Any]], text: str, batch_id: str) -> str:
 
 def _part(batch_dir: Path, line: dict[str, Any]) -> dict[str, Any]:
     """Return the report of an attempt, with what leads from it to the root in the ledger's line."""
-    folder = batch_dir / line["job_id"] / "steps" / line["step_id"] / "attempts" / line["attempt"]
+    folder = batch_dir / str(places.of_line(line))
     try:
         files = json.loads(atomic.read_bytes(folder / attempts.SEAL))["files"]
         report = atomic.read_bytes(folder / attempts.FINAL).decode()

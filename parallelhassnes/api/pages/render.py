@@ -18,7 +18,7 @@ from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
-from parallelhassnes import formatting
+from parallelhassnes import formatting, places
 from parallelhassnes.actions.registry import BY_NAME
 from parallelhassnes.admin import tokens
 from parallelhassnes.api.http.auth import CSRF_FIELD, Who
@@ -164,8 +164,7 @@ def pairs(values: Iterable[str]) -> list[tuple[str, str]]:
 
 def attempt_url(folder: str) -> str:
     """Return the page of an attempt, from its folder relative to the root."""
-    parts = folder.split("/")  # runs/BATCH/JOB/steps/STEP/attempts/NAME
-    return link("/attempts/" + "/".join((parts[1], parts[2], parts[4], parts[6])))
+    return link(f"/attempts/{places.named(folder)}")
 
 
 def query(**values: object) -> str:

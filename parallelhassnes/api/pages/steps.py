@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from parallelhassnes import file_stamp
+from parallelhassnes import file_stamp, places
 from parallelhassnes.api.live.server_state import SiteHere
 from parallelhassnes.api.pages import action_list
 from parallelhassnes.api.pages.foreign import VerdictSaid
@@ -111,7 +111,7 @@ def neighbours(layout: Layout, found: Found, kind: str, among: str) -> Neighbour
 def _fits(step: AttemptedStep, asked: StepQuery, kind: str) -> bool:
     return (
         kind in ("", step.kind)
-        and asked.job in ("", step.key.partition("/")[0])
+        and asked.job in ("", places.step_key(step.key).job_id)
         and asked.agent in ("", step.agent)
         and asked.state in ("", step.state)
         and asked.failure in ("", step.failure)
@@ -168,7 +168,7 @@ def steps_page(
     steps = [
         step
         for step in document.steps
-        if (not agent or (step.label or step.step.partition("/")[2]) == agent)
+        if (not agent or (step.label or places.step_key(step.step).step_id) == agent)
         and (not state or step.state == state)
         and (not failure or step.failure_class == failure)
         and (not gated or step.gated)

@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.text import Text
 
+from parallelhassnes import places
 from parallelhassnes.actions.registry import BY_NAME
 from parallelhassnes.attempt_data.follow_logs import open_logs
 from parallelhassnes.errors import UserError
@@ -124,7 +125,7 @@ class Choices:
         chosen = self.chosen(shown)
         if self._asking is not None:
             asked, self._asking = self._asking, None
-            self.note = self._do("cancel", _id(asked)) if key == "y" else f"{asked.step} goes on"
+            self.note = self._do("cancel", places.named(asked.attempt)) if key == "y" else f"{asked.step} goes on"
             return
         self.note = ""
         match _NAMED.get(key, key):
@@ -137,7 +138,8 @@ class Choices:
                 self.note = f"cancel {chosen.step}? y cancels it, any other key does not"
             case "p":
                 self._pause(
-                    self.batch_ids or ([_id(chosen).partition("/")[0]] if chosen is not None else [*self._paused])
+                    self.batch_ids
+                    or ([places.named(chosen.attempt).partition("/")[0]] if chosen is not None else [*self._paused])
                 )
             case "f":
                 self._typing, self.filter, self._row = True, "", 0
@@ -160,7 +162,7 @@ class Choices:
         if self.log is None:
             return []
         try:
-            name, lines = open_logs(self.ctx.layout, _id(self.log)).last_said(count)
+            name, lines = open_logs(self.ctx.layout, places.named(self.log.attempt)).last_said(count)
         except UserError as error:
             return [str(error)]
         return [f"==> {self.log.step} {name} <==  l or Esc goes back", *(lines or ["nothing is written yet"])]
@@ -170,7 +172,7 @@ class Choices:
         if step.item:
             return step.item
         with contextlib.suppress(UserError):
-            _, lines = open_logs(self.ctx.layout, _id(step)).last_said(1)
+            _, lines = open_logs(self.ctx.layout, places.named(step.attempt)).last_said(1)
             return lines[-1].strip() if lines else ""
         return ""
 
@@ -198,9 +200,3 @@ class Choices:
             return " ".join(BY_NAME[action].do(self.ctx, target).lines())
         except UserError as error:
             return str(error)
-
-
-def _id(step: RunningStep) -> str:
-    """Return the id of a live attempt."""
-    _, batch_id, job_id, _, step_id, _, attempt = step.attempt.split("/")
-    return f"{batch_id}/{job_id}/{step_id}/{attempt}"

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from parallelhassnes import places
 from parallelhassnes.errors import UserError
 from parallelhassnes.formatting import counted
 from parallelhassnes.plan import AgentPlan, StepSpec
@@ -108,14 +109,14 @@ def names(attempt: StepAttempt) -> dict[str, Any]:
     inputs = attempts.read_meta(attempt.dir).inputs
     jobs: dict[str, dict[str, Any]] = {}
     for ref, name in inputs.items():
-        job_id, _, step_id = ref.partition("/")
+        job_id, step_id = places.step_key(ref)
         if job_id not in jobs:
             labels = batches.read_job(batch_dir / job_id).labels
             jobs[job_id] = {"labels": labels, "steps": {}}
         jobs[job_id]["steps"][step_id] = final_report.of(_folder(batch_dir, ref, name))
     reports = []
     for ref in attempt.step.spec.get("reports_of", ()):
-        job_id, _, step_id = ref.partition("/")
+        job_id, step_id = places.step_key(ref)
         if ref in inputs:
             own = jobs[job_id]
             about = {"job_id": job_id, "step_id": step_id, "labels": own["labels"]}
@@ -137,8 +138,7 @@ def names(attempt: StepAttempt) -> dict[str, Any]:
 
 
 def _folder(batch_dir: Path, ref: str, name: str) -> Path:
-    job_id, _, step_id = ref.partition("/")
-    return batch_dir / job_id / "steps" / step_id / "attempts" / name
+    return batch_dir / places.step_key(ref).attempt(name)
 
 
 def _round(job_dir: Path, step: StepSpec, own: str) -> int:

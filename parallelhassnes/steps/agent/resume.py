@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parallelhassnes import walk
+from parallelhassnes import places, walk
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import ResumeFrom
 from parallelhassnes.steps.agent import files
@@ -43,7 +43,7 @@ def find(attempt: StepAttempt, wanted: ResumeFrom) -> Origin | None:
         UserError: there is none, or it left no conversation.
     """
     named = wanted.step_id if "/" in wanted.step_id else f"{attempt.job_id}/{wanted.step_id}"
-    job_id, _, step_id = named.partition("/")
+    job_id, step_id = places.step_key(named)
     layout = Layout(attempt.job_dir.parent.parent.parent)
     step_dir = layout.step(attempt.batch_id, job_id, step_id)
     for name in reversed(attempts.names(step_dir)):
@@ -120,7 +120,7 @@ def changes(attempt: StepAttempt, origin: Origin | None) -> Changes | None:
     if origin is not None:
         return _of(origin.dir, origin.agent)
     for reference in reversed(attempt.step.depends_on):
-        job_id, _, step_id = reference.partition("/")
+        job_id, step_id = places.step_key(reference)
         if job_id == attempt.job_id:
             found = _of_step(attempt.job_dir / "steps" / step_id)
             if found is not None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Protocol, Self
 
-from parallelhassnes import packed, walk
+from parallelhassnes import packed, places, walk
 from parallelhassnes.errors import UserError
 from parallelhassnes.store import atomic, attempts
 from parallelhassnes.store.evidence import merkle, removals, seal
@@ -104,7 +104,7 @@ def write(batch_dir: Path, target: Path) -> packed.Pack:
     with (target / packed.ARCHIVE).open("xb") as stream, (target / packed.SEALS).open("xb") as told:
         writer = Writer(stream)
         for job in _jobs(batch_dir):
-            steps = f"{job}/{packed.STEPS}"
+            steps = f"{job}/{places.STEPS}"
             inside: list[str] = []
             rest[steps] = _section(writer, batch_dir, steps, inside)
             for place in sorted(inside):
@@ -132,7 +132,7 @@ def write(batch_dir: Path, target: Path) -> packed.Pack:
 
 
 def _jobs(batch_dir: Path) -> list[str]:
-    return sorted(name for name in os.listdir(batch_dir) if (batch_dir / name / packed.STEPS).is_dir())
+    return sorted(name for name in os.listdir(batch_dir) if (batch_dir / name / places.STEPS).is_dir())
 
 
 def _section(
@@ -171,7 +171,7 @@ def _section(
             parts = entry.path.split("/")
             if (
                 inside is not None
-                and parts[1:2] == [packed.ATTEMPTS]
+                and parts[1:2] == [places.ATTEMPTS]
                 and len(parts) == 3
                 and attempts.is_name(parts[2])
             ):
@@ -282,10 +282,10 @@ def write_records(writer: Writer, batch_dir: Path, without: Collection[str]) -> 
             if below.startswith(_LEFTOVERS):
                 continue
             if (batch_dir / place).is_dir():
-                _section(writer, batch_dir, place, [] if below == packed.STEPS else None, fenced=False)
+                _section(writer, batch_dir, place, [] if below == places.STEPS else None, fenced=False)
             else:
                 _write_file(writer, batch_dir, place)
-        steps = f"{name}/{packed.STEPS}"
+        steps = f"{name}/{places.STEPS}"
         if pack is not None and steps in pack.rest and not (batch_dir / steps).exists():
             for info, content in pack.read(steps):
                 _write_again(writer, info, content, info.name)
@@ -372,7 +372,7 @@ def prove(pack: packed.Pack, seals: Mapping[str, str], compare_with: Path | None
 def adopt(source: Path, step_dir: Path) -> Path:
     """As ``attempts.adopt``, of an attempt that may be packed: then its files are copies."""
     found = None if source.is_dir() else packed.find(source)
-    target = step_dir / packed.ATTEMPTS / source.name
+    target = step_dir / places.ATTEMPTS / source.name
     if found is None or target.exists():
         buried = removals.of_attempt(source) is not None
         gone = (

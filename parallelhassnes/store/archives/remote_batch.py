@@ -28,7 +28,7 @@ from typing import IO, Any, Literal, NamedTuple, cast
 
 from pydantic import Field
 
-from parallelhassnes import packed
+from parallelhassnes import packed, places
 from parallelhassnes.errors import UserError
 from parallelhassnes.plan import Record
 from parallelhassnes.store import atomic, attempts, batches
@@ -118,8 +118,7 @@ def ended_attempts(lines: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     found = {}
     for line in lines:
         if line.get("event") in ("ended", "carried") and "seal_sha256" in line:
-            step = f"{line['job_id']}/{packed.STEPS}/{line['step_id']}"
-            found[str(line["seal_sha256"])] = f"{step}/{packed.ATTEMPTS}/{line['attempt']}"
+            found[str(line["seal_sha256"])] = str(places.of_line(line))
     return found
 
 
@@ -445,7 +444,7 @@ class _Fitting:
             is_ours = info.isdir() if len(parts) == 1 else info.isreg() or info.isdir() or info.issym() or info.isfifo()
             return parts[0] == self._top and is_ours
         is_in_attempt = (
-            len(parts) > 4 and parts[1::2][:2] == [packed.STEPS, packed.ATTEMPTS] and attempts.is_name(parts[4])
+            len(parts) > 4 and parts[1::2][:2] == [places.STEPS, places.ATTEMPTS] and attempts.is_name(parts[4])
         )
         is_derived = parts[0] in _NO_RECORDS or parts[0] in packed.FILES
         return (info.isreg() or info.isdir()) and not is_in_attempt and not is_derived

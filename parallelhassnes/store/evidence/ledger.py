@@ -34,7 +34,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parallelhassnes import packed
+from parallelhassnes import packed, places
 from parallelhassnes.store import atomic
 from parallelhassnes.store.records import now_text
 
@@ -392,7 +392,7 @@ def sealed_by(line: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return the place of the attempt whose end a line tells, below the batch, and the SHA-256 of its seal; None of any other line."""
     if line.get("event") not in ("ended", "carried") or "seal_sha256" not in line:
         return None
-    place = f"{line['job_id']}/{packed.STEPS}/{line['step_id']}/{packed.ATTEMPTS}/{line['attempt']}"
+    place = str(places.of_line(line))
     return place, str(line["seal_sha256"])
 
 

@@ -28,7 +28,7 @@ from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parallelhassnes import file_stamp, packed, walk
+from parallelhassnes import file_stamp, places, walk
 from parallelhassnes.errors import UserError
 from parallelhassnes.file_stamp import FileStamp
 from parallelhassnes.names import is_safe_id
@@ -159,8 +159,10 @@ def take_back(stones: dict[str, Tombstone], line: Mapping[str, Any]) -> None:
 
 def is_place(text: str) -> bool:
     """Tell whether a path is that of an attempt below a batch's folder, and nothing else."""
-    parts = text.split("/")
-    return len(parts) == 5 and (parts[1], parts[3]) == (packed.STEPS, packed.ATTEMPTS) and all(map(is_safe_id, parts))
+    try:
+        return all(map(is_safe_id, places.place(text)))
+    except ValueError:
+        return False
 
 
 def _place(text: str) -> str:
@@ -208,7 +210,7 @@ def bury(
     Raises:
         OSError: there is no space for them; those that are not written yet are not.
     """
-    for places in batched(buried, _A_LINE):
+    for group in batched(buried, _A_LINE):
         ledger.append(
             batch_dir,
             EVENT,
@@ -225,7 +227,7 @@ def bury(
                     "files": buried[place].files,
                     "bytes": buried[place].bytes,
                 }
-                for place in places
+                for place in group
             ],
         )
 

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallelhassnes import places
 from parallelhassnes.names import did_you_mean
 from parallelhassnes.plan import Loop, StepSpec
 from parallelhassnes.tables.expanders.expansion import Draft, Expansion
@@ -106,8 +107,8 @@ class _Wiring:
         for wanted in [*waits]:  # what waits for a step in a loop waits for the end of the loop
             other = self.loops.get(wanted)
             if other is not None and other is not loop:
-                waits[f"{wanted.partition('/')[0]}/{other.critic}"] = None
-                waits[f"{wanted.partition('/')[0]}/{other.solver}"] = None
+                job_id = places.step_key(wanted).job_id
+                waits |= dict.fromkeys((f"{job_id}/{other.critic}", f"{job_id}/{other.solver}"))
         changed["depends_on"] = tuple(waits)
         return step.model_copy(update=changed)
 
@@ -117,7 +118,7 @@ class _Wiring:
         if source is None:
             return
         ref = source if "/" in source else f"{draft.job_id}/{source}"
-        job_id, _, step_id = ref.partition("/")
+        job_id, step_id = places.step_key(ref)
         other = _named(self.jobs[job_id], step_id) if job_id in self.jobs else None
         if ref == own:
             waits.pop(ref, None)

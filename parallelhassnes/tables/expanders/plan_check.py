@@ -3,6 +3,7 @@
 from collections import defaultdict, deque
 from collections.abc import Mapping
 
+from parallelhassnes import places
 from parallelhassnes.names import did_you_mean
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.tables.expanders.expansion import Draft
@@ -61,7 +62,7 @@ def finish(drafts: list[Draft]) -> list[JobSpec]:
     for draft in drafts:
         for step in draft.steps:
             for wanted in step.depends_on:
-                job_id, _, step_id = wanted.partition("/")
+                job_id, step_id = places.step_key(wanted)
                 dependents[job_id][step_id].append(f"{draft.job_id}/{step.step_id}")
     jobs, seq = [], 0
     for draft in drafts:
@@ -127,8 +128,8 @@ def _sees_trials(step: StepSpec, steps: Mapping[str, StepSpec]) -> bool:
 
 
 def _unknown(ref: str, wanted: str, at: str, steps: Mapping[str, StepSpec], problems: Problems) -> None:
-    job_id, _, step_id = ref.partition("/")
-    own = [other.partition("/")[2] for other in steps if other.startswith(f"{job_id}/")]
+    job_id, step_id = places.step_key(ref)
+    own = [other.step_id for other in map(places.step_key, steps) if other.job_id == job_id]
     short = wanted.removeprefix(f"{job_id}/")
     far = did_you_mean(wanted, list(steps)[:1000] if "/" in short else (), "name a step, or job_id/step_id", repr)
     message = f"step {step_id} depends on {short!r}, which does not exist"

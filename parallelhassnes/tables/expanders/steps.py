@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from parallelhassnes import places
 from parallelhassnes.errors import UserError
 from parallelhassnes.names import BATCH_FILES, Ids, as_folder, check_id
 from parallelhassnes.plan import CAPS, Retry, StepSpec
@@ -252,7 +253,7 @@ def _trial(step: Step, at: str, head: TableHead, context: Expansion, trials: Tri
 
 def _analysis(step: Step, at: str, job_id: str, depends_on: list[str], context: Expansion) -> dict[str, Any] | None:
     """Return an analysis that is written out: it depends on the one trial of its job that it is about."""
-    job, _, trial = depends_on[0].partition("/") if depends_on else ("", "", "")
+    job, trial = places.step_key(depends_on[0] if depends_on else "")
     if len(depends_on) != 1 or job != job_id:
         context.problems.add(at + "/depends_on", "must name the one trial of this job that is analysed", "name it")
         return None
