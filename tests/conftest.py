@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import buckets
 import pytest
 from hypothesis import HealthCheck, settings
 from probes import PROBES, programs
@@ -113,6 +114,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("a tmpfs cannot be mounted here; run as root")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def bucket_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[buckets.Server]:
+    """A server of buckets; each test makes buckets of its own in it."""
+    with buckets.serving(tmp_path_factory.mktemp("weed")) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import tarfile
 import zipfile
 
 import pytest
-from stores import CHECKOUT
+from stores import CHECKOUT, python
 
 from parallelhassnes import __version__
 
@@ -18,10 +18,7 @@ BUILD = "import sys; from flit_core import buildapi; print(getattr(buildapi, 'bu
 
 def build(kind, folder):
     """Build one of both from the checkout; its path."""
-    done = subprocess.run(
-        [sys.executable, "-c", BUILD, kind, str(folder)], cwd=CHECKOUT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    done = python(BUILD, kind, str(folder))
     return folder / done.stdout.strip()
 
 

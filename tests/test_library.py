@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from stores import CHECKOUT, environment, job, program, shell
+from stores import CHECKOUT, environment, job, program, python, shell
 from stores import table as table_bytes
 
 import parallelhassnes as ph
@@ -251,13 +251,13 @@ while any(thread.is_alive() for thread in threads):
 for thread in threads: thread.join()
 print(oct(os.umask(0)), modes <= {{0o600, 0o644}})
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = python(code, check=False)
     assert done.stdout.split() == ["0o22", "True"], done.stderr
 
 
 def test_importing_the_package_loads_nothing():
     code = "import sys, parallelhassnes; print(*sorted(name for name in sys.modules if 'parallelhassnes' in name))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), cwd=CHECKOUT)
+    done = python(code, check=False)
     assert done.stdout.split() == ["parallelhassnes", "parallelhassnes.version"]
 
 
@@ -286,20 +286,10 @@ def test_the_notebook_runs(tmp_path):
 
 def _run(code: str, folder: Path) -> None:
     (folder / "tasks").symlink_to(CHECKOUT / "examples" / "tasks")
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={**environment(), "PYTHONPATH": str(CHECKOUT), "MPLBACKEND": "agg", "HOME": str(folder)},
-        timeout=110,
-    )
-    assert done.returncode == 0, done.stderr
+    python(code, cwd=folder, env={"MPLBACKEND": "agg", "HOME": str(folder)})
 
 
 def test_a_frame_without_pandas_is_one_line(tmp_path):
     code = "import sys; sys.modules['pandas'] = None\nimport parallelhassnes as ph\nph.trials_df(ph.open_store(sys.argv[1], create=True))"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=environment(), cwd=CHECKOUT
-    )
+    done = python(code, str(tmp_path), check=False)
     assert "frames need pandas, which is not installed; pip install 'parallelhassnes[df]'" in done.stderr

@@ -443,12 +443,12 @@ def test_a_push_killed_at_any_moment_leaves_nothing_that_is_taken_for_whole(root
 
 
 @pytest.mark.seaweedfs
-def test_cut_connections_are_tried_again_and_lose_nothing(root, server, monkeypatch, other):
+def test_cut_connections_are_tried_again_and_lose_nothing(root, bucket_server, monkeypatch, other):
     ctx = context(root, "durable = false\n")
     batch_id = ended(ctx, job("j", *(shell(f"s{n}", "head -c 100000 /dev/urandom") for n in range(20))), concurrency=8)
-    url, seed = server.make_bucket(f"cut{time.time_ns()}"), random.randrange(1 << 30)
-    proxy = buckets.Cutter(server.port, 4, seed)
-    for name, value in {**server.env, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}.items():
+    url, seed = bucket_server.make_bucket(f"cut{time.time_ns()}"), random.randrange(1 << 30)
+    proxy = buckets.Cutter(bucket_server.port, 4, seed)
+    for name, value in {**bucket_server.env, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}.items():
         monkeypatch.setenv(name, value)
     try:
         store = push_batch.opened(ctx, url)
@@ -491,10 +491,10 @@ def tried(act):
         ({"AWS_ENDPOINT_URL": "http://no.such.host.invalid"}, None, r"cannot be reached; look at the network"),
     ],
 )
-def test_what_is_wrong_is_one_line_without_a_secret(batch, server, change, bucket, said):
+def test_what_is_wrong_is_one_line_without_a_secret(batch, bucket_server, change, bucket, said):
     ctx, batch_id = batch
-    url = f"s3://{bucket}/archive" if bucket else server.make_bucket(f"e{time.time_ns()}")
-    env = {**server.env, **change}
+    url = f"s3://{bucket}/archive" if bucket else bucket_server.make_bucket(f"e{time.time_ns()}")
+    env = {**bucket_server.env, **change}
     done = program(ctx.layout.root, "archive", "push", batch_id, "--to", url, env=env, check=False)
     assert done.returncode == 2, done.stderr
     assert re.fullmatch(rf"{re.escape(url)}: {said}.*\n", done.stderr), done.stderr
@@ -521,10 +521,10 @@ def test_without_an_archive_it_says_where_to_name_one(batch, root):
 
 
 @pytest.mark.seaweedfs
-def test_credentials_of_env_file_are_used_and_written_nowhere(batch, server, root):
+def test_credentials_of_env_file_are_used_and_written_nowhere(batch, bucket_server, root):
     _, batch_id = batch
-    url = server.make_bucket(f"f{time.time_ns()}")
-    (root / "keys.env").write_text("".join(f"{name}={value}\n" for name, value in server.env.items()))
+    url = bucket_server.make_bucket(f"f{time.time_ns()}")
+    (root / "keys.env").write_text("".join(f"{name}={value}\n" for name, value in bucket_server.env.items()))
     (root / "parallelhassnes.toml").write_text(f'durable = false\nenv_file = "keys.env"\narchive = "{url}"\n')
     program(root, "archive", "push", batch_id)
     program(root, "archive", "verify", batch_id)

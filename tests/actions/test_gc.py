@@ -11,7 +11,21 @@ import time
 import pytest
 from harness import make_task
 from servers import serving
-from stores import SUPPORT, attempt_dirs, command, context, environment, idle, job, program, put, shell, table, wait_for
+from stores import (
+    SUPPORT,
+    attempt_dirs,
+    command,
+    context,
+    environment,
+    idle,
+    job,
+    program,
+    put,
+    python,
+    shell,
+    table,
+    wait_for,
+)
 
 from parallelhassnes import packed
 from parallelhassnes.actions import packs
@@ -545,9 +559,7 @@ except PermissionError as error:
 def test_another_user_removes_nothing(root):
     ctx, batch_id = store(root, ALL)
     there = {path: below(path) for path in attempt_dirs(ctx, batch_id)}
-    done = subprocess.run(
-        [sys.executable, "-c", AS_ANOTHER, str(root)], capture_output=True, text=True, env=environment(), check=False
-    )
+    done = python(AS_ANOTHER, str(root), check=False)
     assert "refused: " in done.stderr, done
     assert {path: below(path) for path in attempt_dirs(ctx, batch_id)} == there
     assert removals.of(ctx.layout.batch(batch_id)) == {}

@@ -5,11 +5,10 @@ import os
 import re
 import stat
 import subprocess
-import sys
 
 import pytest
 from servers import serving
-from stores import attempt_dirs, command, context, environment, idle, job, program, put, read, shell, table, wait_for
+from stores import attempt_dirs, command, context, idle, job, program, put, python, read, shell, table, wait_for
 
 from parallelhassnes import packed, walk
 from parallelhassnes.actions import packs
@@ -276,13 +275,7 @@ try:
 finally:
     print(*opened, sep="\\n", file=sys.stderr)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(ctx.layout.root), f"{batch_id}/j/a/1"],
-        capture_output=True,
-        text=True,
-        env=environment(),
-    )
-    assert done.returncode == 0, done.stderr
+    done = python(code, str(ctx.layout.root), f"{batch_id}/j/a/1")
     return done.stderr.splitlines()
 
 

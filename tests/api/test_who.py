@@ -5,14 +5,13 @@ import os
 import socket
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
 from harness import make_task
 from servers import serving
-from stores import attempt_dirs, context, job, program, put, shell, started, table, wait_for
+from stores import attempt_dirs, context, job, program, put, python, shell, started, table, wait_for
 
 from parallelhassnes.api import serve
 from parallelhassnes.api.http import peers
@@ -91,7 +90,7 @@ def test_a_process_with_another_root_needs_a_token(served, tmp_path):
         r"s.sendall(b'GET /v1/batches HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n');"
         "print(b''.join(iter(lambda: s.recv(1000), b'')).decode())"
     )
-    done = subprocess.run([sys.executable, "-c", code, host, port, tmp_path], capture_output=True, text=True)
+    done = python(code, host, port, tmp_path, check=False)
     assert done.stdout.startswith("HTTP/1.1 401 "), done
     assert "a root folder of its own" in done.stdout
 

@@ -129,7 +129,7 @@ def test_completing_an_id_loads_no_model_and_no_store() -> None:
     said = "import sys; from parallelhassnes.cli import options; import types\n"
     said += "options.complete(types.SimpleNamespace(params={}), '2')\n"
     said += "print([m for m in ('pydantic', 'rich', 'harbor', 'asyncio') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, env=stores.environment())
+    done = stores.python(said, check=False)
     assert done.stdout == "[]\n", done.stderr
 
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from stores import environment
+from stores import environment, python
 
 PROGRAM = """
 import atexit, sys
@@ -15,14 +15,7 @@ __main__.main()
 
 
 def loaded(*arguments: str) -> set[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments],
-        capture_output=True,
-        text=True,
-        env=environment({"COLUMNS": ""}),
-        timeout=100,
-    )
-    assert done.returncode == 0, done.stderr
+    done = python(PROGRAM, *arguments, env={"COLUMNS": ""})
     return set(done.stderr.splitlines()[-1].split())
 
 
@@ -65,7 +58,7 @@ def test_a_look_loads_nothing_that_runs_attempts(command, root):
 def test_a_job_of_slurm_loads_what_its_attempt_needs_and_nothing_that_decides():
     """It begins anew for each attempt, so what it loads is most of what that costs."""
     code = "import sys, parallelhassnes.schedule.entry_points, parallelhassnes.schedule.cluster.cluster_attempt; print(*sys.modules)"
-    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment())
+    said = python(code)
     found = set(said.stdout.split())
     assert "parallelhassnes.execute.supervisor" in found
     deciding = ("schedule.tick", "schedule.launch", "schedule.settle", "schedule.repair", "schedule.joining.ask_probe")
@@ -91,13 +84,7 @@ def test_a_program_ends_whole(kept, arguments, code, root):
     """What was to be done at its end is done, and a thread that goes on is waited for, though nothing is taken apart."""
     loaded("init", "--root", str(root))
     more = ("--root", str(root)) if code else ()
-    done = subprocess.run(
-        [sys.executable, "-c", ENDS, kept, *arguments, *more],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=100,
-    )
+    done = python(ENDS, kept, *arguments, *more, check=False)
     assert done.returncode == code, done.stderr
     said = ["the thread went on"] * (kept == "thread") + ["at the end"]
     assert done.stdout.splitlines()[-len(said) :] == said

@@ -1,12 +1,10 @@
 """What an attempt of a program that does nothing costs, in operations that no busy machine changes."""
 
 import os
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
-from stores import CHECKOUT, command, context, environment, job, program, put, shell, states, table, wait_for
+from stores import command, context, job, program, put, python, shell, states, table, wait_for
 
 from parallelhassnes.actions.archive.push_batch import push
 from parallelhassnes.schedule import checkpointing
@@ -42,7 +40,7 @@ def counts(root, jobs):
     ctx, acts = context(root), root / "acts"
     batch = put(ctx, table(*(job(f"j{number}", command("s", "true")) for number in range(jobs))))
     arguments = ["tick", "--until-idle", "--concurrency", "1", "--quiet", "--root", str(root)]
-    subprocess.run([sys.executable, "-c", COUNTED, str(acts), *arguments], env=environment(), cwd=CHECKOUT, check=True)
+    python(COUNTED, str(acts), *arguments)
     assert states(ctx, batch) == {f"j{number}/s": ["succeeded"] for number in range(jobs)}
     return Counter(line.split()[0] for line in acts.read_text().splitlines())
 

@@ -118,7 +118,7 @@ def _round(
     disturber = None if disturbed is None else disturb.Disturber(ctx, chance, disturbed, CONFIG)
     while time.monotonic() < end:
         _reap(submitting, ticking, disturbing)
-        if len(submitting) < SUBMITTERS and _waiting(ctx) < 20:
+        if len(submitting) < SUBMITTERS and stores.ready(ctx.layout) < 20:
             # A user whose submission was killed does not know what came of it, and makes it again.
             again = tables and chance.random() < 0.3
             table = chance.choice(tables) if again else _table(ctx, chance, len(tables), task)
@@ -180,10 +180,6 @@ def _reap(submitting: dict[int, bytes], *ticking: set[int]) -> None:
         del submitting[pid]
     for pids in ticking:
         pids.intersection_update(alive)
-
-
-def _waiting(ctx: Context) -> int:
-    return sum(stores.tickets.count_ready(path) for *_, path in stores.tickets.ready_folders(ctx.layout))
 
 
 def _submit(ctx: Context, table: bytes) -> None:

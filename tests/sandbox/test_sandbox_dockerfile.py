@@ -1,12 +1,12 @@
 """What is understood of a Dockerfile, and what is refused with its line. Neither Harbor nor a sandbox is used."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stores import python
 
 from parallelhassnes.sandbox.image import copying, dockerfile
 from parallelhassnes.sandbox.root_layout import RootFolder
@@ -98,7 +98,7 @@ def test_check_and_probe_do_not_import_harbor():
         "import sys; from parallelhassnes.sandbox.engines import choice; from parallelhassnes.sandbox.image import dockerfile; choice.probe();"
         " sys.exit('harbor' in sys.modules or 'asyncio' in sys.modules and 'litellm' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
+    python(program)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """The sides of the kinds that a supervisor and a tick use do not import Harbor or anything heavy."""
 
 import json
-import subprocess
-import sys
+
+from stores import python
 
 PROGRAM = """
 import json, sys
@@ -26,6 +26,5 @@ print(json.dumps(sorted(heavy & set(sys.modules))))
 
 
 def test_nothing_heavy_is_imported(tmp_path):
-    done = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
+    done = python(PROGRAM, str(tmp_path))
     assert json.loads(done.stdout) == []

@@ -1,9 +1,8 @@
 """What a trial's workers share with the process that they were forked from stays shared when they use it."""
 
 import json
-import os
-import subprocess
-import sys
+
+from stores import python
 
 PROGRAM = """
 import gc, json, os, sys
@@ -48,13 +47,7 @@ print(json.dumps([before, after, is_immortal]))
 
 
 def test_what_is_defined_is_not_copied_for_being_used_and_what_is_worked_on_can_go():
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    done = python(PROGRAM, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     before, after, is_immortal = json.loads(done.stdout)
     assert is_immortal == [True, True, True, False, False]

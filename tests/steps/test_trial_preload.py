@@ -1,13 +1,11 @@
 """After ``preload`` a trial imports nothing, and the process may still fork."""
 
 import json
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
 from harness import TEMP, make_task, trial_spec
+from stores import python
 
 pytestmark = pytest.mark.harbor
 
@@ -63,14 +61,7 @@ def test_a_trial_imports_and_compiles_nothing_after_preload(tmp_path, agent, env
     if find_spec("parallelhassnes.sandbox") is None and environment is not TEMP:
         pytest.skip("this checkout has no sandbox environment")
     spec = trial_spec(make_task(tmp_path), agent, environment)
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path), json.dumps(spec)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 0, done.stderr
+    done = python(PROGRAM, str(tmp_path), json.dumps(spec))
     code, threads, no_loop, litellm, new, made, started = json.loads(done.stdout)
     assert (code, threads, no_loop, litellm) == (0, 1, True, False)
     assert new == []
@@ -95,12 +86,5 @@ print(json.dumps([threading.active_count(), loop is None, "litellm" in sys.modul
 
 
 def test_agents_can_be_preloaded_and_the_process_may_still_fork():
-    done = subprocess.run(
-        [sys.executable, "-c", AGENTS],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 0, done.stderr
+    done = python(AGENTS)
     assert json.loads(done.stdout) == [1, True, True]

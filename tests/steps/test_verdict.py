@@ -4,8 +4,6 @@ import itertools
 import json
 import math
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from harness import finish, make_attempt, make_task, run, trial_spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_facts import trial_facts
-from stores import CHECKOUT
+from stores import CHECKOUT, python
 
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.steps import baseline
@@ -506,7 +504,7 @@ def test_a_verdict_of_an_older_version_is_read(tmp_path):
 
 def test_the_verdict_and_what_it_reads_need_no_numpy():
     code = "import sys; import parallelhassnes.steps.verdict.verdict_step; print(sorted({'numpy', 'scipy', 'pydantic.v1'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = python(code)
     assert done.stdout.strip() == "[]"
 
 

@@ -4,11 +4,9 @@ import hashlib
 import json
 import os
 import resource
-import subprocess
-import sys
 
 import pytest
-from stores import CHECKOUT
+from stores import python
 
 from parallelhassnes.admin.audit.audit_ledger import read_lines
 from parallelhassnes.store.evidence import ledger
@@ -82,14 +80,7 @@ def test_a_line_for_which_there_is_no_space_leaves_the_ledger_as_it_was(tmp_path
         "except OSError as error: print(error.errno)"
     )
     limit = len(before) + 100
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
+    done = python(code, str(tmp_path), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert done.stdout.strip() == "27"  # EFBIG
     assert (tmp_path / ledger.LEDGER).read_bytes() == before
 

@@ -19,8 +19,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
+import pytest
 from probes import weed
 
 KEYS = {"AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "a-secret-of-the-test", "AWS_REGION": "us-east-1"}
@@ -39,6 +40,12 @@ class Server(NamedTuple):
     def env(self) -> dict[str, str]:
         """Address and keys, as users set them."""
         return {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}"}
+
+    def offer(self, monkeypatch: pytest.MonkeyPatch) -> Self:
+        """Have this process and what it starts use it."""
+        for name, value in self.env.items():
+            monkeypatch.setenv(name, value)
+        return self
 
     def make_bucket(self, name: str) -> str:
         """Make a bucket; its address."""

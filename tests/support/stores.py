@@ -14,6 +14,7 @@ import warm
 from parallelhassnes.actions.submit import submit
 from parallelhassnes.admin.init import ensure
 from parallelhassnes.schedule.context import Context, open_context
+from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import delayed, tickets
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -78,6 +79,30 @@ def program(
     return done
 
 
+def python(
+    code: str,
+    *arguments: object,
+    env: dict[str, str] | None = None,
+    check: bool = True,
+    timeout_sec: float = 110,
+    cwd: Path = CHECKOUT,
+    **more: Any,
+) -> subprocess.CompletedProcess[str]:
+    """Run a text of Python to its end in a process that has loaded nothing before; it finds the modules of this folder."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment({**SUPPORT, **(env or {})}),
+        timeout=timeout_sec,
+        cwd=cwd,
+        **more,
+    )
+    if check:
+        assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
 def readers_place(folder: Path) -> tuple[Path, dict[str, str]]:
     """Where a reader of the documents types: a checkout's folder, and the environment, with the program on the PATH."""
     program = folder / "bin" / "parallelhassnes"
@@ -133,6 +158,11 @@ def idle(ctx: Context) -> bool:
         or delayed.every(layout)
         for _ in range(2)
     )
+
+
+def ready(layout: Layout) -> int:
+    """How many steps wait in the queue for a pass to start them."""
+    return sum(1 for *_, folder in tickets.ready_folders(layout) for _ in tickets.in_order(folder))
 
 
 def states(ctx: Context, batch_id: str) -> dict[str, list[str]]:

@@ -1,14 +1,12 @@
 """Good tables: what comes out of our own shape."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from stores import python
 
 from parallelhassnes.config import RetryConfig
 from parallelhassnes.plan import LEFT_OPEN, SANDBOX, AgentPlan, Plan, ResumeFrom, Retry, TopUp, TrialSpec
@@ -302,13 +300,7 @@ def test_nothing_heavy_is_imported_to_look_at_commands(root: Path) -> None:
         'e.expand(b\'{"jobs":[{"steps":[{"command":["true"]}]}]}\', name=\'t\', base_dirs=[pathlib.Path()])\n'
         "print([m for m in sys.modules if m.split('.')[0] in ('harbor', 'litellm', 'httpx')])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
+    done = python(code)
     assert done.stdout.strip() == "[]"
 
 

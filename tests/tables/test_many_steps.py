@@ -2,13 +2,11 @@
 
 import json
 import resource
-import subprocess
-import sys
 
 import pytest
 from harness import make_task
 from servers import serving
-from stores import CHECKOUT, context, environment, program, put
+from stores import context, program, put, python
 
 AGENTS = [{"name": name} for name in ("oracle", "nop", "oracle")]
 
@@ -58,9 +56,7 @@ def test_a_table_that_unfolds_to_too_much_is_one_line_and_no_memory(root, tmp_pa
             f"sys.argv = ['parallelhassnes', '{command}', {str(path)!r}, '--root', {str(root)!r}];"
             "runpy.run_module('parallelhassnes', run_name='__main__')"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), cwd=CHECKOUT, timeout=100
-        )
+        done = python(code, check=False)
         assert done.returncode == 2, done.stderr
         (line,) = done.stderr.strip().splitlines()
         assert says in line

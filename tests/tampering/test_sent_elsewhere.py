@@ -6,7 +6,6 @@ import re
 import time
 from pathlib import Path
 
-import buckets
 import pytest
 from stores import command, context, idle, job, program, put, table, wait_for
 
@@ -18,22 +17,13 @@ from parallelhassnes.store.archives import object_store
 from parallelhassnes.store.evidence import checkpoints, ledger
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with buckets.serving(tmp_path_factory.mktemp("weed")) as found:
-        yield found
-
-
 @pytest.fixture(params=["folder", pytest.param("locked", marks=pytest.mark.seaweedfs)])
 def place(request, tmp_path, monkeypatch):
     """Where checkpoints are to be sent: an address."""
     if request.param == "folder":
         (tmp_path / "away").mkdir()
         return str(tmp_path / "away")
-    found = request.getfixturevalue("server")
-    for name, value in found.env.items():
-        monkeypatch.setenv(name, value)
-    return found.make_locked_bucket(f"b{time.time_ns()}")
+    return request.getfixturevalue("bucket_server").offer(monkeypatch).make_locked_bucket(f"b{time.time_ns()}")
 
 
 def sent_from(root, place, *, batches=1):
@@ -92,21 +82,21 @@ def test_a_history_that_was_written_anew_fails_against_what_was_sent(root, place
 
 
 @pytest.mark.seaweedfs
-def test_what_was_sent_to_a_bucket_that_locks_cannot_be_removed_and_a_hidden_one_is_missed(root, server, monkeypatch):
-    for name, value in server.env.items():
-        monkeypatch.setenv(name, value)
-    url = server.make_locked_bucket(f"b{time.time_ns()}")
+def test_what_was_sent_to_a_bucket_that_locks_cannot_be_removed_and_a_hidden_one_is_missed(
+    root, bucket_server, monkeypatch
+):
+    url = bucket_server.offer(monkeypatch).make_locked_bucket(f"b{time.time_ns()}")
     ctx, _ = sent_from(root, url, batches=2)
     bucket = url.split("/")[2]
-    _, listing = server.ask("GET", f"/{bucket}", "versions=")
+    _, listing = bucket_server.ask("GET", f"/{bucket}", "versions=")
     versions = re.findall(r"<Version>.*?<Key>(.*?)</Key>.*?<VersionId>(.*?)</VersionId>", listing, re.DOTALL)
     assert len(versions) == len(checkpoints.numbers(ctx.layout))
     for key, version in versions:
-        status, said = server.ask("DELETE", f"/{bucket}/{key}", f"versionId={version}")
+        status, said = bucket_server.ask("DELETE", f"/{bucket}/{key}", f"versionId={version}")
         assert (status, "AccessDenied" in said) == (403, True)
     key = next(each for each, _ in versions if "/00000001-" in each)
     assert (
-        server.ask("DELETE", f"/{bucket}/{key}")[0] == 204
+        bucket_server.ask("DELETE", f"/{bucket}/{key}")[0] == 204
     )  # a mark is put over it; whoever may not remove cannot even do that
     code, said = verified(root, "--against", url)
     assert (code, "1.json: " in said, "has later ones, and this one not any more" in said) == (1, True, True)

@@ -10,10 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from stores import CHECKOUT, environment, tickets
+from stores import CHECKOUT, environment, ready
 
 from parallelhassnes.admin.cron import crontab_line
-from parallelhassnes.store.layout import Layout
 from tests.together import shapes
 from tests.together.servers import Client
 from tests.together.shared import Together
@@ -28,7 +27,7 @@ FILL = 12
 def submit(shared: Together, client: Client) -> None:
     """Table after table, by server and by command line, as long as few steps wait."""
     while not shared.stop.wait(client.chance.uniform(0.0, 2 * shared.pace.gap_sec)):
-        if _ready(shared.layout) < FILL:
+        if ready(shared.layout) < FILL:
             way = client.chance.choice([_post, _post, _twice, _cli])
             made = shared.next_table()
             shared.made[way(shared, client, made.file)] = made
@@ -42,10 +41,6 @@ def run(shared: Together, client: Client) -> None:
         arguments = ("run", "-c", str(made.file), "--quiet", "--json", "--fail-on", "never")
         shared.made[json.loads(program(shared, *arguments))["batch_id"]] = made
         shared.count("by run")
-
-
-def _ready(layout: Layout) -> int:
-    return sum(tickets.count_ready(path) for *_, path in tickets.ready_folders(layout))
 
 
 def _post(shared: Together, client: Client, file: Path) -> str:

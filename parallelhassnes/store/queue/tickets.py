@@ -171,10 +171,6 @@ def sample(folder: Path, most: int) -> list[Path]:
     return sorted(random.sample(found, min(most, len(found))))
 
 
-def count_ready(folder: Path) -> int:
-    return sum(1 for _ in in_order(folder))
-
-
 def last_served(folder: Path) -> float:
     """Tell when one of them was started last; the caller holds ``tick.lock``. One noted under a clock that was ahead is now."""
     path = f"{folder}/{SERVED}"
