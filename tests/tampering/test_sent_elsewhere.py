@@ -30,12 +30,14 @@ def sent_from(root, place, *, batches=1):
     """Run batches in a store that sends its checkpoints; the context and the batches."""
     ctx = context(root, f'durable = false\n[audit]\nsend_to = "{place}"\n')
     ids = []
-    for _ in range(batches):
+    for known in range(batches):
         ids.append(put(ctx, table(job("j", command("a", "false"), command("b", "true")))))
         tick(ctx)
         wait_for(lambda: idle(ctx) and not ctx.layout.checkpoint_wanted.exists(), "the batch")
         wait_for(
-            lambda: checkpoints.numbers(ctx.layout) and not checkpointing.unsent(ctx.layout, ctx.config.audit),
+            lambda known=known: (
+                len(checkpoints.numbers(ctx.layout)) > known and not checkpointing.unsent(ctx.layout, ctx.config.audit)
+            ),
             "the sending",
         )
     return ctx, ids
