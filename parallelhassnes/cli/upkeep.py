@@ -370,12 +370,15 @@ def gc(
 
     Example: parallelhassnes gc --dry-run
     """
+    import signal
     import sys
 
     from parallelhassnes.actions.stored import removing, retention
     from parallelhassnes.errors import UserError
 
     ctx = open_store(root)
+    if any(rule.archived for rule in ctx.config.retention.rules):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a request that waits for a server hears of no signal
     made = retention.plan(ctx)
     if dry_run or made.said.is_nothing:
         _print_collected(made.said, json=json, quiet=quiet and not dry_run)

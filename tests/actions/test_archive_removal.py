@@ -1,11 +1,13 @@
 """Files of attempts that go because an archive has them, and come back from there; never without it, and whatever is killed, spoilt or at it beside."""
 
+import contextlib
 import json
 import os
 import random
 import re
 import shutil
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -433,6 +435,67 @@ def test_killed_at_any_moment_or_several_at_once_every_file_is_here_or_there(roo
     assert whole(ctx, batch_id) == before
     assert audit(ctx.layout).ok
     assert not any(ctx.layout.temp.iterdir())
+
+
+def test_no_space_for_what_comes_back_leaves_the_batch_as_it_was(small_disk, tmp_path):
+    floors = "min_free_disk_mb = 0\nmin_free_files = 0\nmin_free_memory_mb = 0\n"
+    ctx = context(small_disk, f"durable = false\n{floors}")
+    batch_id = ended(ctx, job("j", *(shell(f"s{n}", "head -c 100000 /dev/urandom") for n in range(5))))
+    before, words = whole(ctx, batch_id), ["archive", "pull", batch_id, "--from", str(tmp_path / "archive")]
+    program(small_disk, "archive", "push", batch_id, "--to", str(tmp_path / "archive"), "--remove-local")
+    gone = contents(ctx.layout.batch(batch_id))
+    with (small_disk / "full").open("wb", buffering=0) as full, contextlib.suppress(OSError):
+        while full.write(b"x" * 4096):
+            pass
+    done = program(small_disk, *words, check=False)
+    assert (done.returncode != 0, done.stderr.count("\n"), "free some space" in done.stderr) == (True, 1, True), done
+    assert contents(ctx.layout.batch(batch_id)) == gone
+    assert not any(ctx.layout.temp.iterdir())
+    (small_disk / "full").unlink()
+    program(small_disk, *words)
+    assert whole(ctx, batch_id) == before
+    assert audit(ctx.layout).ok
+
+
+def test_a_batch_of_which_nothing_ever_ran_has_nothing_to_remove(root, tmp_path):
+    ctx = context(root, "durable = false\n")
+    batch_id = put(ctx, table(job("j", command("a", "true"))))
+    program(root, "pause", batch_id)
+    program(root, "tick")
+    program(root, "cancel", batch_id)
+    program(root, "resume", batch_id, check=False)
+    words = ["archive", "push", batch_id, "--to", str(tmp_path / "archive"), "--remove-local"]
+    for said in ("pushed  0 attempts, 0 of them sent now", "was there  0 attempts"):
+        assert said in program(root, *words).stdout
+    assert away(ctx, batch_id) == set()
+
+
+@pytest.mark.seaweedfs
+def test_a_server_that_is_away_or_never_answers_keeps_every_file_and_ctrl_c_ends_the_wait(
+    batch, bucket_server, monkeypatch
+):
+    ctx, batch_id = batch
+    url = bucket_server.offer(monkeypatch).make_bucket(f"r{time.time_ns()}")
+    before = contents(ctx.layout.batch(batch_id))
+    program(ctx.layout.root, "archive", "push", batch_id, "--to", url)
+    ctx = rules(ctx, f'archive = "{url}"\n{GONE_UP}')
+    nobody = {**bucket_server.env, "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+    done = program(ctx.layout.root, "gc", "--yes", "--quiet", env=nobody, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert f"what goes once it is archived is kept: {url}: cannot be reached" in done.stderr
+    done = program(ctx.layout.root, "archive", "push", batch_id, "--remove-local", env=nobody, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        env = {**bucket_server.env, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        running = started(ctx.layout.root, "gc", "--yes", env=env)
+        waiting, _ = silent.accept()
+        with waiting:
+            waiting.recv(1)
+            running.send_signal(signal.SIGINT)
+            assert running.wait(30) == -signal.SIGINT
+        running.communicate()
+    assert contents(ctx.layout.batch(batch_id)) == before
+    assert removing.carry_out(ctx, retention.plan(ctx)).rules[0].attempts == 3
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")

@@ -26,7 +26,7 @@ from parallelhassnes.store.archives.object_store import ObjectStore
 from parallelhassnes.store.evidence import ledger, removals
 from parallelhassnes.store.evidence.removals import Tombstone
 
-_AT_ONCE = 200
+_AT_ONCE = 50
 """Attempts that get their files while ``tick.lock`` is held."""
 
 
