@@ -197,12 +197,15 @@ def run_taken() -> None:
 
 
 def _freeze_heap() -> None:
-    """Take what was imported out of the collector's sight, so that no child walks, and so copies, what it shares.
+    """Take what was imported out of the collector's sight, and of the counting of references, so that no child copies what it only uses.
 
     ``gc.get_freeze_count`` does not tell whether that was done: Python 3.12 starts with some objects frozen.
     """
     if len(sys.modules) > _Heap.modules_frozen:
+        from parallelhassnes.execute import shared_heap  # by then: a pass that starts nothing does without
+
         gc.collect()
+        shared_heap.make_immortal()
         gc.freeze()
         gc.set_threshold(_GARBAGE, 20, 20)
         _Heap.modules_frozen = len(sys.modules)

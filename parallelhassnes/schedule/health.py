@@ -64,6 +64,15 @@ def wish(layout: Layout) -> None:
         os.close(os.open(layout.pass_wanted, flags, 0o666))
 
 
+def wished(layout: Layout) -> tuple[int, int] | None:
+    """Return what tells one wish for a pass from another; None where there is none."""
+    try:
+        found = os.stat(layout.pass_wanted)  # noqa: PTH116 - hot path
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 def failed(layout: Layout, error: Exception) -> None:
     """Note that a pass failed; the traceback goes to the log once for each new error."""
     known = failing(layout)

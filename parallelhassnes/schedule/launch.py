@@ -77,7 +77,8 @@ def launch_ready(ctx: Context, then: "Then") -> list[Launched]:
     bucket, purse, folders = StartRates(ctx), gate.purse, ExclusiveDirs(ctx)
     started: list[Launched] = []
     while (found := room.next(lines)) is not None:
-        if launcher.is_awaited() or not decider.decides(ctx.layout):
+        is_left_to_others = launcher.has_taken() and locks.is_waited_for(ctx.layout.tick_waiting)
+        if is_left_to_others or launcher.is_awaited() or not decider.decides(ctx.layout):
             health.wish(ctx.layout)
             break
         line, lane = found

@@ -1,9 +1,10 @@
 """One pass of the scheduler, and the tick around it.
 
 A *pass* runs under ``tick.lock``: settle what ended, promote what is due, launch what the limits allow.
-Whoever wants one first leaves ``pass.wanted``, then tries the lock. Nobody waits for it: the holder looks
+Whoever wants one first leaves ``pass.wanted``, then tries the lock. The holder looks
 for ``pass.wanted`` again after it has let go, so a wish that came during a pass is served by another one
-and none is lost. A holder that runs no pass (an operator's command), has crashed, failed, or is awaited by an attempt that it
+and none is lost. Nobody has to wait for it. A supervisor that has ended does so for a moment (``tick.waiting``), since it can go on as the
+next attempt: who holds the lock leaves another pass to it, and starts no second attempt. Should it die there, the waker has the pass made. A holder that runs no pass (an operator's command), has crashed, failed, or is awaited by an attempt that it
 has taken over leaves the file; the waker, the next pass, or cron's tick serves it. ``health`` tells where nobody ticks.
 
 A *tick* is what cron runs: it also ingests tables, repairs what died and reports this runner's health.
@@ -28,6 +29,9 @@ from parallelhassnes.schedule.settle import settle_ended
 from parallelhassnes.store import atomic, batches, decider, hosts, identity, locks, members, process_identity, space
 from parallelhassnes.store.queue import delayed, tickets, turns
 from parallelhassnes.store.records import Ticket
+
+_TURN_SEC = 2.0
+"""For so long a supervisor that has ended waits for ``tick.lock``; it can take over what starts, for which others would have to fork."""
 
 
 class TickReport(NamedTuple):
@@ -130,11 +134,17 @@ def try_pass(ctx: Context) -> bool:
 def _pass(ctx: Context, started: list[Launched]) -> None:
     identity.check(ctx.layout)
     health.wish(ctx.layout)
+    is_first = True
     while ctx.layout.pass_wanted.exists() and not launcher.is_awaited() and decider.decides(ctx.layout):
-        lock = locks.hold(ctx.layout.tick_lock)
+        if not is_first and locks.is_waited_for(ctx.layout.tick_waiting):
+            break
+        is_first = False
+        lock = locks.hold_in_turn(ctx.layout.tick_lock, _TURN_SEC)
         if lock is None:
             break
         try:
+            if not ctx.layout.pass_wanted.exists():  # served while we waited
+                break
             if not ctx.layout.runner and hosts.is_marked(lock):  # others have joined since this process began
                 ctx = replace(ctx, layout=hosts.standing(ctx.layout))
                 hosts.check(ctx.layout)
@@ -179,7 +189,10 @@ def _wanted_delay(ctx: Context, ticket: Ticket) -> float | None:
 def after_attempt(ctx: Context) -> None:
     """Tell what a supervisor does when its attempt is sealed: a pass, then the next attempt, or waking what is due later."""
     launcher.offer()
-    try_pass(ctx)
+    try:
+        try_pass(ctx)
+    finally:
+        locks.leave_queue()
     if launcher.has_taken():
         _see_to_waking(ctx)
     launcher.run_taken()

@@ -95,6 +95,10 @@ class Layout:
         return self.system / "tick.lock"
 
     @cached_property
+    def tick_waiting(self) -> Path:
+        return self.system / "tick.waiting"
+
+    @cached_property
     def ingest_lock(self) -> Path:
         return self.system / "ingest.lock"
 

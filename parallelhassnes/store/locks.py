@@ -10,8 +10,10 @@ the kernel frees it when the last of them closes it or dies. Two uses:
 """
 
 import contextlib
+import fcntl
 import os
 import secrets
+import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +23,9 @@ from parallelhassnes.errors import StoreBusy
 
 PATIENCE_SEC = 60.0
 """Far longer than a pass takes: whoever holds a lock for so long is stopped, or hangs."""
+_PAUSE_SEC, _MOST_PAUSE_SEC = 0.001, 0.04
 _held: set[int] = set()
+_queued: list[int] = []
 
 
 def _lock(handle: int) -> bool:
@@ -50,6 +54,48 @@ def hold(path: Path | str) -> int | None:
     if handle is not None:
         _held.add(handle)
     return handle
+
+
+def queue_up(waiting: Path | str) -> None:
+    """Say, by a shared lock of a file, that this process is about to wait for another lock (``hold_in_turn``).
+
+    Who holds that can tell (``is_waited_for``), and may leave to us what we have asked for.
+    """
+    handle = os.open(waiting, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    _held.add(handle)
+    _queued.append(handle)
+    with contextlib.suppress(BlockingIOError):  # somebody looks whether anybody waits, and sees nobody
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def leave_queue() -> None:
+    """Undo ``queue_up``."""
+    while _queued:
+        handle = _queued.pop()
+        _held.discard(handle)
+        os.close(handle)
+
+
+def hold_in_turn(path: Path | str, patience_sec: float) -> int | None:
+    """As ``hold``, but wait for a while where this process has queued up, and leave the queue.
+
+    Once nobody can see us wait any more the lock is tried again: who has not seen us holds it still, and looks after it has let go.
+    """
+    handle = hold(path)
+    try:
+        deadline, pause = time.monotonic() + patience_sec, _PAUSE_SEC
+        while handle is None and _queued and time.monotonic() < deadline:
+            select.select((), (), (), pause)
+            pause = min(1.5 * pause, _MOST_PAUSE_SEC)
+            handle = hold(path)
+    finally:
+        leave_queue()
+    return hold(path) if handle is None else handle
+
+
+def is_waited_for(waiting: Path | str) -> bool:
+    """Tell whether a process has queued up by this file."""
+    return is_held(waiting)
 
 
 def release(handle: int) -> None:
@@ -106,6 +152,7 @@ def drop_held() -> None:
     for handle in _held:
         os.close(handle)
     _held.clear()
+    _queued.clear()
 
 
 @contextmanager

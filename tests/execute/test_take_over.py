@@ -1,9 +1,14 @@
 """A supervisor whose attempt is sealed goes on with the next one, and harms none that it started before."""
 
+import os
+import signal
+
+import pytest
 from stores import attempt_dirs, context, idle, job, put, read, shell, states, step_of, table, wait_for
 
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import process_identity
+from parallelhassnes.store import locks, process_identity
+from parallelhassnes.store.queue import tickets
 
 
 def waits(step_id, path, *, then="true", **more):
@@ -80,3 +85,66 @@ def test_what_others_started_meanwhile_lives_on_too(tmp_path):
     second.touch()
     wait_for(lambda: idle(ctx), "the rest")
     assert states(ctx, batch) == {f"j/{s}": ["succeeded"] for s in "abcde"}
+
+
+def two_that_end_together(ctx, tmp_path, until):
+    """Run two steps that end while ``tick.lock`` is held, until something is so; their batch, of which two steps are left, and their supervisors."""
+    begin, go = tmp_path / "begin", tmp_path / "go"
+    steps = [*(waits(s, begin) for s in "ab"), *(waits(s, go) for s in "cd")]
+    batch = put(ctx, table(job("j", *steps)))
+    tick(ctx)
+    wait_for(lambda: running(ctx, batch, *"ab"), "the first two")
+    found = supervisors(ctx, batch)
+    with locks.held(ctx.layout.tick_lock):
+        begin.touch()
+        wait_for(lambda: len(tickets.ended(ctx.layout)) == 2, "two ends that nobody settles")
+        until(found)
+    return batch, found
+
+
+def test_each_of_two_that_end_while_the_lock_is_held_goes_on_as_one_of_the_next(tmp_path):
+    ctx = context(tmp_path, "concurrency = 2\n")
+    batch, before = two_that_end_together(ctx, tmp_path, lambda _: None)
+    wait_for(lambda: running(ctx, batch, *"cd"), "the next two")
+    found = supervisors(ctx, batch)
+    assert {found["j/c"], found["j/d"]} == {before["j/a"], before["j/b"]}
+    assert not locks.is_waited_for(ctx.layout.tick_waiting)
+    (tmp_path / "go").touch()
+    wait_for(lambda: idle(ctx), "the batch")
+    assert states(ctx, batch) == {f"j/{s}": ["succeeded"] for s in "abcd"}
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
+def test_what_is_left_to_one_that_dies_or_stands_still_as_it_waits_is_started_soon(tmp_path, signum):
+    ctx = context(tmp_path, "concurrency = 2\n")
+    # Another that waits, for whom more would be left.
+    locks.queue_up(ctx.layout.tick_waiting)
+    try:
+        batch, before = two_that_end_together(ctx, tmp_path, lambda found: os.kill(found["j/a"], signum))
+        wait_for(lambda: running(ctx, batch, *"cd"), "the next two, without a tick")
+        found = supervisors(ctx, batch)
+        assert before["j/b"] in (found["j/c"], found["j/d"])
+        assert before["j/a"] not in (found["j/c"], found["j/d"])
+    finally:
+        locks.leave_queue()
+        os.kill(before["j/a"], signal.SIGKILL)
+    (tmp_path / "go").touch()
+    wait_for(lambda: idle(ctx), "the batch")
+    assert states(ctx, batch) == {f"j/{s}": ["succeeded"] for s in "abcd"}
+
+
+def test_a_queue_is_seen_as_long_as_its_last_process_lives(tmp_path):
+    path = tmp_path / "waiting"
+    assert not locks.is_waited_for(path)
+    locks.queue_up(path)
+    locks.queue_up(path)
+    assert locks.is_waited_for(path)
+    if (child := os.fork()) == 0:
+        locks.drop_held()  # as every process does that a supervisor starts
+        signal.pause()
+    locks.leave_queue()
+    try:
+        wait_for(lambda: not locks.is_waited_for(path), "the child to drop what is its parent's")
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

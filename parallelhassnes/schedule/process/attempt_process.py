@@ -31,7 +31,7 @@ from parallelhassnes.schedule.context import ENTRY_POINTS, Context, Options
 from parallelhassnes.schedule.limits import credentials
 from parallelhassnes.steps.registry import kind as kind_of
 from parallelhassnes.steps.step_types import Kind, StepAttempt, WorkerEnd
-from parallelhassnes.store import atomic, attempts, batches
+from parallelhassnes.store import atomic, attempts, batches, locks
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import handed, tickets
@@ -136,6 +136,10 @@ def run(
     if ctx.layout.runner and _is_taken_over(directory, meta.run_id, assignment):
         _leave_it(ctx, assignment, lock, then)
         return
+    if not ctx.layout.runner:
+        locks.queue_up(
+            ctx.layout.tick_waiting
+        )  # before anybody sees the end: a pass that finds it can leave the next start to us
     # Under the lock: were this process to stand still in between, others would end the ticket, start the step's next attempt,
     # whose ticket has the same name, and lose that one to this process when it goes on.
     tickets.end_running(ctx.layout, assignment.key_dir, assignment.ticket)

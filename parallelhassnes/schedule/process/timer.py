@@ -7,6 +7,7 @@ Holding ``waker.lock`` makes a process the waker. If it dies, the next superviso
 starts another. It ends when there is nothing to wait for.
 """
 
+import math
 import select
 import signal
 import time
@@ -15,7 +16,7 @@ from functools import partial
 
 from parallelhassnes.execute import launcher, logs, processes
 from parallelhassnes.names import key_dir
-from parallelhassnes.schedule import ephemeral_secrets
+from parallelhassnes.schedule import ephemeral_secrets, health
 from parallelhassnes.schedule.context import ENTRY_POINTS, Context, renewed
 from parallelhassnes.schedule.limits import start_rate
 from parallelhassnes.schedule.process import runner_heartbeat
@@ -54,14 +55,17 @@ def _has_ready(ctx: Context, queue_key: str, mark: str, known: queue_keys.Breake
     return any((folder / batch_id).is_dir() for batch_id in known.batches)
 
 
-def wake(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
+def wake(ctx: Context, run_pass: Callable[[Context], bool], *, was_wished: bool = False) -> None:
     """Stay until nothing is waited for any more, running a pass whenever something is due; one process per root stays.
+
+    A wish for a pass is due when it is the same after ``WISH_SEC``.
 
     Args:
         run_pass: whether the pass succeeded; one that did not is tried again, a few seconds apart.
+        was_wished: whether to stay for a moment although nothing is waited for just now.
     """
     # Again after it has let go: who came just before relied on it.
-    while _next_look(ctx, time.time()) is not None:
+    while was_wished or _next_look(ctx, time.time()) is not None:
         lock = locks.hold(ctx.layout.waker_lock)
         if lock is None:
             return
@@ -69,11 +73,19 @@ def wake(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
         processes.set_title(f"waker of {ctx.layout.root}")
         pause, jumps = 0.01, clocks.Jumps()
         try:
-            while (due := _next_look(ctx := renewed(ctx), time.time())) is not None:
+            while True:
+                ctx, now = renewed(ctx), time.time()
+                at, wish = next_wake(ctx, now), health.wished(ctx.layout)
+                if at is None and wish is None and not was_wished:
+                    break
+                # One that was wished for and served is followed by another soon, where attempts are short.
+                look_at = now + WISH_SEC if wish is not None or was_wished else math.inf
+                due, was_wished = min(look_at, math.inf if at is None else at), wish is not None
                 # Not time.sleep, which libfaketime breaks under a clock that is set.
-                select.select((), (), (), min(max(due - time.time(), pause), LOOK_SEC))
+                select.select((), (), (), min(max(due - now, pause), LOOK_SEC))
+                is_unserved = wish is not None and wish == health.wished(ctx.layout)
                 # A pass takes in what a clock that was set, or a suspend, changes.
-                if time.time() >= due or jumps.seen():
+                if is_unserved or (at is not None and time.time() >= at) or jumps.seen():
                     pause = 0.01 if run_pass(ctx) else min(2 * pause + 0.5, LOOK_SEC)
             identity.check(ctx.layout)
         except identity.NoStore as error:
@@ -99,4 +111,4 @@ def ensure(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
 
 def _wake_without_secrets(ctx: Context, run_pass: Callable[[Context], bool]) -> None:
     ephemeral_secrets.keep_only(())
-    wake(ctx, run_pass)
+    wake(ctx, run_pass, was_wished=True)

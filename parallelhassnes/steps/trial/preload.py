@@ -17,7 +17,7 @@ from importlib import import_module
 from types import SimpleNamespace
 
 from parallelhassnes.plan import SANDBOX, TrialSpec
-from parallelhassnes.steps.trial import shared_heap, trial_paths
+from parallelhassnes.steps.trial import trial_paths
 from parallelhassnes.store.records import Control
 
 HARBOR_ENVIRONMENT = {
@@ -83,7 +83,6 @@ def preload() -> None:
     _build_models()
     _choose_task_files_plainly()
     _compile_patterns()
-    shared_heap.make_immortal()
 
 
 def _build_models() -> None:

@@ -7,7 +7,7 @@ from stores import python
 PROGRAM = """
 import gc, json, os, sys
 import asyncio, decimal, email, http.client, logging, pydantic, xml.dom.minidom
-from parallelhassnes.steps.trial import shared_heap
+from parallelhassnes.execute import shared_heap
 
 
 def private_kb():
