@@ -29,7 +29,7 @@ from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys
 from parallelhassnes.schedule.limits.exclusive_dirs import ExclusiveDirs
 from parallelhassnes.schedule.limits.start_rate import StartRates
 from parallelhassnes.schedule.process import runner_heartbeat
-from parallelhassnes.schedule.process.places import Places
+from parallelhassnes.schedule.process.host_slots import HostSlots
 from parallelhassnes.schedule.rules import solver_critic
 from parallelhassnes.schedule.rules.step_state import stand
 from parallelhassnes.steps.registry import kind as kind_of
@@ -87,7 +87,7 @@ def launch_ready(ctx: Context, then: "Then") -> list[Launched]:
             break
         claimed = None
         with members.apart(path, partial(_close_lanes, ctx, gate, lines, path)):
-            claimed = _take(ctx, lane, path, gate, keys, folders, bucket, room.places)
+            claimed = _take(ctx, lane, path, gate, keys, folders, bucket, room.slots)
         if claimed is None:
             continue
         if claimed.meta.runner_id == ctx.runner_id:
@@ -95,7 +95,7 @@ def launch_ready(ctx: Context, then: "Then") -> list[Launched]:
         os.close(claimed.lock)
         if claimed.meta.runner_id != ctx.runner_id:  # its process takes the lock
             handed.hand(ctx.layout, claimed.meta.runner_id, path.name, claimed.assignment)
-        room.places.take(claimed.meta.runner_id)
+        room.slots.take(claimed.meta.runner_id)
         purse.started(lane.batch_id, lane.queue_key)
         load.add(lane.key, lane.batch_id)
         keys.started(lane.queue_key, claimed.meta)
@@ -125,7 +125,7 @@ def _take(
     keys: QueueKeys,
     folders: ExclusiveDirs,
     bucket: StartRates,
-    places: Places,
+    slots: HostSlots,
 ) -> "_Claimed | None":
     """Claim the step at the head of a lane, and write down that it starts; None where it does not start now."""
     refusal = gate.purse.refuses(lane.batch_id, lane.queue_key)
@@ -148,7 +148,7 @@ def _take(
         lane.close()  # the waker has a pass run when the next may start
         return None
     lane.advance()
-    claimed = _claim(ctx, path, lane, gate, places)
+    claimed = _claim(ctx, path, lane, gate, slots)
     if claimed is None:
         if place is not None:
             bucket.give_back(place)
@@ -199,7 +199,7 @@ def _step_of(ctx: Context, path: Path) -> StepSpec | None:
         return None
 
 
-def _claim(ctx: Context, path: Path, lane: queue_order.Lane, gate: Gate, places: Places) -> _Claimed | None:
+def _claim(ctx: Context, path: Path, lane: queue_order.Lane, gate: Gate, slots: HostSlots) -> _Claimed | None:
     try:
         ticket = tickets.read(path)
     except FileNotFoundError:
@@ -217,12 +217,12 @@ def _claim(ctx: Context, path: Path, lane: queue_order.Lane, gate: Gate, places:
             os.close(lock)
             return None
         credential = gate.credentials.of(job.batch_id, step)
-        runner = places.choose(step, credential)
+        runner = slots.choose(step, credential)
         if runner is None:
-            why = places.refusal(step, credential)
+            why = slots.refusal(step, credential)
             if why:
                 gate.note(job.batch_id, why)
-            if why or places.gives_up(f"{lane.key}/{lane.batch_id}"):
+            if why or slots.gives_up(f"{lane.key}/{lane.batch_id}"):
                 lane.close()
             os.close(lock)
             return None

@@ -20,7 +20,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.names import key_dir
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys, table_limits
-from parallelhassnes.schedule.process.places import Places
+from parallelhassnes.schedule.process.host_slots import HostSlots
 from parallelhassnes.store import batches, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import tickets, turns
@@ -273,7 +273,7 @@ class Room:
 
     def __init__(self, ctx: Context, load: Load, live: dict[str, set[str]], keys: QueueKeys) -> None:
         self.ctx, self.load, self.keys = ctx, load, keys
-        self.places = Places(ctx, load.total, load.running)
+        self.slots = HostSlots(ctx, load.total, load.running)
         self._live = live
         self._batch_limits: dict[str, int | None] = {}
         self._key_limits: dict[str, int | None] = {}
@@ -310,7 +310,7 @@ class Room:
 
     def next(self, lines: list[KeyLanes]) -> tuple[KeyLanes, Lane] | None:
         """Return the lane to serve next, and its line; None where nothing may start."""
-        if self.places.full():
+        if self.slots.full():
             return None
         open_lines = [line for line in lines if self._is_open(line)]
         found = [(line, lane) for line in open_lines if (lane := line.best(self)) is not None]

@@ -24,7 +24,7 @@ from parallelhassnes.names import key_dir
 from parallelhassnes.schedule import launch, settle
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys
-from parallelhassnes.schedule.process.places import Places
+from parallelhassnes.schedule.process.host_slots import HostSlots
 from parallelhassnes.schedule.queue_order import line_up
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.steps.registry import kind as kind_of
@@ -128,7 +128,7 @@ class Writer:
         ticket = tickets.read(path)
         with locks.held(ctx.layout.tick_lock), mock.patch.object(launch, "preload"):
             lane = SimpleNamespace(key=key_dir(ticket.queue_key))
-            claimed = launch._claim(ctx, path, lane, launch.Gate(ctx), Places(ctx, 0, set()))
+            claimed = launch._claim(ctx, path, lane, launch.Gate(ctx), HostSlots(ctx, 0, set()))
             if claimed is None:
                 return True
             launch._record(ctx, claimed.meta, claimed.assignment.attempt, claimed.step)

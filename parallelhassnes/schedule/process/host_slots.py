@@ -19,10 +19,10 @@ from parallelhassnes.store.queue import handed
 from parallelhassnes.store.records import Credential
 
 _MOST_LOOKS = 16
-"""Ready steps of a lane that a pass passes over for want of a place before it leaves the lane alone."""
+"""Ready steps of a lane that a pass passes over for want of a slot before it leaves the lane alone."""
 
 
-class _Place(NamedTuple):
+class _Host(NamedTuple):
     capacity: int
     live: int
     gives: frozenset[str] | None
@@ -30,7 +30,7 @@ class _Place(NamedTuple):
     left_sec: float | None
 
 
-class Places:
+class HostSlots:
     """The runners with room in one pass.
 
     Args:
@@ -45,9 +45,9 @@ class Places:
         """Jobs of Slurm that there may be besides those that there are."""
         self._passed_over: dict[str, int] = {}
         self._free: dict[str, int] = {}
-        self._places: dict[str, _Place] = {}
+        self._hosts: dict[str, _Host] = {}
         if not ctx.layout.runner:
-            self._add(self._own, _Place(ctx.concurrency, total, None, None))
+            self._add(self._own, _Host(ctx.concurrency, total, None, None))
             return
         loads, alive = handed.loads(ctx.layout, running), hosts.alive(ctx.layout)
         self._jobs = ctx.config.slurm.jobs - len(loads[handed.JOBS])
@@ -57,13 +57,13 @@ class Places:
                 if not runner_heartbeat.is_draining(ctx) and ctx.shortage() is None:
                     capacity = beat.capacity if beat is not None else ctx.concurrency
                     left = beat.left_sec if beat is not None else None
-                    self._add(name, _Place(capacity, len(loads[name]), None, left))
+                    self._add(name, _Host(capacity, len(loads[name]), None, left))
             elif beat is not None and not beat.draining:
-                self._add(name, _Place(beat.capacity, len(loads[name]), frozenset(beat.gives), beat.left_sec))
+                self._add(name, _Host(beat.capacity, len(loads[name]), frozenset(beat.gives), beat.left_sec))
 
-    def _add(self, name: str, place: _Place) -> None:
-        self._places[name] = place
-        self._free[name] = place.capacity - place.live
+    def _add(self, name: str, host: _Host) -> None:
+        self._hosts[name] = host
+        self._free[name] = host.capacity - host.live
 
     def full(self) -> bool:
         """Whether no runner has room, and no job of Slurm may be asked for."""
@@ -76,16 +76,16 @@ class Places:
         needed, limit = set(credential.variables), self._limit_sec(step)
         fitting = [
             name
-            for name, place in self._places.items()
+            for name, host in self._hosts.items()
             if self._free[name] > 0
-            and (place.gives is None or needed <= place.gives)
-            and (place.left_sec is None or limit is None or limit <= place.left_sec)
+            and (host.gives is None or needed <= host.gives)
+            and (host.left_sec is None or limit is None or limit <= host.left_sec)
         ]
         most = max((self._share(name) for name in fitting), default=None)
         return next((name for name in sorted(fitting, key=lambda n: n != self._own) if self._share(name) == most), None)
 
     def refusal(self, step: StepSpec, credential: Credential) -> str:
-        """Tell why no place fits a step, for whoever reads of its batch; empty where one will once something has ended."""
+        """Tell why no host fits a step, for whoever reads of its batch; empty where one will once something has ended."""
         if step.resources is None:
             fitting = any(free > 0 for free in self._free.values())
             return "no runner with room has the secrets, or the time left, that its next step needs" if fitting else ""
@@ -96,7 +96,7 @@ class Places:
         return ""
 
     def gives_up(self, lane: str) -> bool:
-        """Note that a step of a lane was passed over for want of a place; whether the pass is to leave the lane alone now."""
+        """Note that a step of a lane was passed over for want of a slot; whether the pass is to leave the lane alone now."""
         self._passed_over[lane] = self._passed_over.get(lane, 0) + 1
         return self._passed_over[lane] >= _MOST_LOOKS
 
@@ -108,13 +108,13 @@ class Places:
 
     def _limit_sec(self, step: StepSpec) -> float | None:
         """Seconds that an attempt of the step may take; None for no limit, or where no runner asks."""
-        if all(place.left_sec is None for place in self._places.values()):
+        if all(host.left_sec is None for host in self._hosts.values()):
             return None
         attempt = StepAttempt(Path(), Path(), "", "", "", 1, step)
         return step.timeout_sec or kind_of(step.kind).deadline_sec(attempt)
 
     def _share(self, name: str) -> float:
-        return self._free[name] / self._places[name].capacity
+        return self._free[name] / self._hosts[name].capacity
 
     def take(self, name: str) -> None:
         """Note that an attempt was given to a runner, or to a job of Slurm."""
