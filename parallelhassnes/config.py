@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from parallelhassnes.errors import InvalidInput, Problem, UserError
 from parallelhassnes.names import CONFIG_NAME
+from parallelhassnes.states import CameTo
 
 PASSED_IF_SET = (
     "PATH",
@@ -283,10 +284,6 @@ class SlurmConfig(BaseModel):
     """Such jobs at once at most, those that are pending among them; 0 refuses steps with ``resources``."""
     options: tuple[str, ...] = ()
     """Further options of sbatch for each of them: ``["--account=x"]``."""
-
-
-type CameTo = Literal["passed", "scored", "no_score", "succeeded", "failed", "needs_attention", "canceled", "lost"]
-"""What an attempt has come to: of a trial ``passed``, ``scored`` (without passing) or ``no_score``, of any other step its status."""
 
 
 class RetentionRule(BaseModel):

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from parallelhassnes.config import Budget, ClassRetry, FailureClass, RetryConfig
+from parallelhassnes.states import RetriedStatus
 
 type After = Literal["success", "end", "attempt"]
 SANDBOX = "parallelhassnes.sandbox.environment:SandboxEnvironment"
@@ -59,7 +60,7 @@ class Retry(Record):
     """Types of exceptions: a trial that ended by one is retried, whatever its class; by another type it is not. Empty: by class."""
     never: tuple[str, ...] = ()
     """Types of exceptions by which no trial is retried."""
-    on_statuses: tuple[Literal["failed", "needs_attention"], ...] = ()
+    on_statuses: tuple[RetriedStatus, ...] = ()
     """After which ends there is another attempt, ``backoff_sec`` later each time; empty: by class. ``lost`` counts as failed."""
     top_up: TopUp | None = None
     """Of a trial whose agent has a target of scored trials (``n_valid``)."""

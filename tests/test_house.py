@@ -84,6 +84,22 @@ def test_no_class_name_stands_twice():
     assert {name: modules for name, modules in found.items() if len(modules) > 1} == {}
 
 
+def test_the_words_for_how_things_stand_are_listed_once():
+    from parallelhassnes.states import TERMINAL
+
+    listing = [
+        f"{module}:{node.lineno}"
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Subscript | ast.Tuple | ast.List | ast.Set)
+        and {each.value for each in ast.iter_child_nodes(node) if isinstance(each, ast.Constant)} >= {*TERMINAL}
+    ]
+    assert {each.partition(":")[0] for each in listing} <= {
+        "parallelhassnes.states",
+        "parallelhassnes.api.pages.charts",
+    }, listing
+
+
 def test_no_folder_is_a_heap():
     counts = Counter(path.parent.relative_to(PACKAGE).as_posix() for path in MODULES.values())
     assert {folder: count for folder, count in counts.items() if count > MOST_FILES} == {}

@@ -29,7 +29,7 @@ from parallelhassnes.store import attempts, members
 from parallelhassnes.store.identity import store_id
 from parallelhassnes.store.queue import tickets
 
-type What = Literal["container", "network", "volume", "pod", "image", "process", "folder", "sandbox"]
+type What = Literal[leftovers.EngineThing, "process", "folder", "sandbox"]
 
 _PROJECT = re.compile(r"(?:^|__)([a-z0-9]{12})__")
 """Where the run id is in the name of a trial's Compose project."""

@@ -29,10 +29,11 @@ from parallelhassnes.attempt_data.follow_logs import Logs, LogText
 from parallelhassnes.errors import UnknownId
 from parallelhassnes.plan import Record
 from parallelhassnes.refs import Found, resolve
+from parallelhassnes.states import AttemptStatus
 from parallelhassnes.steps.agent import files
 from parallelhassnes.steps.safe_read import mapping
 from parallelhassnes.store import atomic, attempts, batches, currents
-from parallelhassnes.store.records import AttemptStatus, StepNow
+from parallelhassnes.store.records import StepNow
 
 router = APIRouter(prefix="/v1", tags=["earlier ParallelHassnes"], dependencies=[Depends(needs("read"))])
 _operator = [Depends(needs("operate"))]

@@ -18,8 +18,8 @@ from parallelhassnes.compat.trials import BatchTrials, Trial, trials_of
 from parallelhassnes.config import RetryConfig
 from parallelhassnes.errors import UnknownId
 from parallelhassnes.plan import BatchMeta
+from parallelhassnes.states import TERMINAL
 from parallelhassnes.store import atomic, batches, uploaded_tasks
-from parallelhassnes.store.records import TERMINAL
 from parallelhassnes.store.uploaded_tasks import StoredTask
 from parallelhassnes.views.scoreboard_models import BatchLine
 from parallelhassnes.views.system_scoreboard import newest_first

@@ -30,9 +30,9 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.formatting import counted
 from parallelhassnes.refs import Found, resolve
 from parallelhassnes.schedule import ephemeral_secrets
+from parallelhassnes.states import TERMINAL
 from parallelhassnes.steps import safe_read
 from parallelhassnes.store import atomic
-from parallelhassnes.store.records import TERMINAL
 from parallelhassnes.views.batch_status import held
 from parallelhassnes.views.system_scoreboard import newest_first
 

@@ -28,21 +28,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from parallelhassnes.config import Bounds, RetryConfig
 from parallelhassnes.execute import logs, own_files, processes
 from parallelhassnes.execute.finish import finish, sweep
 from parallelhassnes.execute.launcher import reset_signals
 from parallelhassnes.steps import safe_read
-from parallelhassnes.steps.step_types import Kind, LimitsPhases, ShowsItself, StepAttempt, WorkerEnd
+from parallelhassnes.steps.step_types import EndReason, Kind, LimitsPhases, ShowsItself, StepAttempt, WorkerEnd
 from parallelhassnes.steps.trial_data import remote_sandboxes
 from parallelhassnes.store import attempts, privacy, space
 from parallelhassnes.store.attempts import LOGS
 from parallelhassnes.store.process_identity import start_time, table
 from parallelhassnes.store.records import AttemptState, Heartbeat, now_text
-
-type Reason = Literal["exited", "timeout", "canceled", "lost", "stuck", "job_time_limit"]
 
 
 class Timing(NamedTuple):
@@ -140,7 +138,7 @@ class _Watch:
         self.began = time.monotonic()
         self.deadline = None if limit is None else self.began + limit
         self.kill_at: float | None = None
-        self.reason: Reason = "exited"
+        self.reason: EndReason = "exited"
         self.beats = 0
         self.next_beat = self.began
         self.phase: str | None = None
@@ -212,7 +210,7 @@ class _Watch:
         except OSError:
             return None
 
-    def _stop(self, reason: Reason) -> None:
+    def _stop(self, reason: EndReason) -> None:
         self.reason = reason
         self.deadline = self.phase_deadline = None
         self.kill_at = time.monotonic() + self.timing.grace

@@ -5,10 +5,11 @@ from pathlib import Path
 from parallelhassnes.errors import UserError
 from parallelhassnes.report import figures
 from parallelhassnes.results.collect import Choice, TrialRow, read
+from parallelhassnes.states import TaskQuality
 from parallelhassnes.steps.verdict import discrimination, judge
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
-from parallelhassnes.views.scoreboard_models import BatchScoreboard, TaskQuality, View
+from parallelhassnes.views.scoreboard_models import BatchScoreboard, View
 
 
 class TaskCount(View):

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from parallelhassnes.plan import StepSpec
-from parallelhassnes.store.records import EndStatus, LiveRecord
+from parallelhassnes.states import EndStatus
+from parallelhassnes.store.records import LiveRecord
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,16 @@ class StepAttempt:
     """Agents are answered by the deterministic stand-in instead of being run."""
 
 
+type EndReason = Literal["exited", "timeout", "canceled", "lost", "stuck", "job_time_limit", "elsewhere"]
+
+
 @dataclass(frozen=True)
 class WorkerEnd:
     """How the worker ended."""
 
     exit_code: int | None
     """The exit status; negative for a signal, as in ``subprocess``; None where nobody could see it."""
-    reason: Literal["exited", "timeout", "canceled", "lost", "stuck", "job_time_limit", "elsewhere"]
+    reason: EndReason
     """Why the worker ended: by itself, by the supervisor's deadline, by a cancel, unseen, stopped because nothing of it
     moved any more, or because the cluster's job that it was in was out of time; ``elsewhere`` where another program ran it, and only
     its files are here. ``finish`` tells a kind of step ``lost`` in the place of ``stuck``."""

@@ -25,8 +25,9 @@ from typing import NamedTuple
 
 from parallelhassnes import packed, walk
 from parallelhassnes.names import run_id_of
+from parallelhassnes.states import TERMINAL
 from parallelhassnes.store import atomic, clocks
-from parallelhassnes.store.records import TERMINAL, AttemptMeta, AttemptState, Heartbeat, dump, now_text
+from parallelhassnes.store.records import AttemptMeta, AttemptState, Heartbeat, dump, now_text
 
 META, STATE, FINAL, FINAL_TEXT, SEAL, PUBLISH = (
     "meta.json",

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from parallelhassnes.states import TERMINAL
 from parallelhassnes.store import atomic, members
-from parallelhassnes.store.records import TERMINAL
 
 HELD = "made by the earlier ParallelHassnes: shown as it is, nothing of it starts"
 _TIME = re.compile(r"\d{8}T\d{6}Z")

@@ -3,25 +3,14 @@
 Times are RFC 3339, UTC, to the microsecond. Every record has a ``schema_version``.
 """
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from parallelhassnes.config import Budget, RetryConfig
 from parallelhassnes.plan import CapName, Record
+from parallelhassnes.states import TERMINAL, AttemptStatus
 from parallelhassnes.store import clocks, process_identity
 
 now_text, parse_time = clocks.now_text, clocks.parse_time
-
-type EndStatus = Literal[
-    "succeeded",  # the work was carried out; of a trial, whatever its reward
-    "failed",  # it was not; the report's failure says why
-    "needs_attention",  # somebody must look at it: no retry would help
-    "canceled",  # an operator ended it, or what it depended on can no longer come
-    "lost",  # its process died and left no report of its own
-]
-"""How an attempt may have ended; a step, too."""
-TERMINAL: tuple[EndStatus, ...] = get_args(EndStatus.__value__)
-
-type AttemptStatus = Literal["queued", "running", "succeeded", "failed", "needs_attention", "canceled", "lost"]
 
 
 class Credential(Record):

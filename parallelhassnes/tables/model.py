@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from parallelhassnes.config import ClassRetry, FailureClass
+from parallelhassnes.states import RetriedStatus
 
 PRIORITY_WORDS = {"low": 0, "high": 100}
 
@@ -41,7 +42,7 @@ class RetryPart(Part):
         "Seconds before the first retry after a failure of the infrastructure; doubled for each after it."
     )
     classes: dict[FailureClass, ClassRetry] | None = _open("Failure class → what differs from docs/failures.md.")
-    retry_on_statuses: Annotated[list[Literal["failed", "needs_attention"]], Field(min_length=1)] | None = _open(
+    retry_on_statuses: Annotated[list[RetriedStatus], Field(min_length=1)] | None = _open(
         "Instead of by class: after which ends there is another attempt, `backoff_sec` later each time."
     )
     mode: Literal["begin_anew", "resume_last_attempt"] | None = _open(

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pydantic import ValidationError
 
 from parallelhassnes.gc_paused import bulk
+from parallelhassnes.states import TROUBLE
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.verdict import judge
 from parallelhassnes.store import atomic, batches, rooted
@@ -243,6 +244,6 @@ def _failures(status: BatchStatus, steps: list[StepStatus]) -> list[FailedStep]:
             attempt=attempt_path(status.batch_dir.name, step.key, row.attempt),
         )
         for step in steps
-        if (row := step.row) is not None and row.status in batch_status.TROUBLE
+        if (row := step.row) is not None and row.status in TROUBLE
     ]
     return sorted(found, key=lambda failed: failed.ended_at, reverse=True)

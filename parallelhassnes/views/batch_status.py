@@ -19,20 +19,19 @@ from parallelhassnes.names import CONFIG_NAME
 from parallelhassnes.schedule import configuration
 from parallelhassnes.schedule.limits import concurrency_keys
 from parallelhassnes.schedule.rules.step_state import Dependency, Known, dependency, kills
+from parallelhassnes.states import TROUBLE
 from parallelhassnes.store import atomic, attempts, batches, earlier_batches, index
 from parallelhassnes.store.evidence.ledger import LEDGER
 from parallelhassnes.store.index import IndexedStep
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import queue_keys, tickets
-from parallelhassnes.store.records import TERMINAL, Control
+from parallelhassnes.store.records import Control
 from parallelhassnes.views import projection
 from parallelhassnes.views.projection import Fold, StepRow
 from parallelhassnes.views.scoreboard_models import BatchState, Counts
 
-TROUBLE = ("failed", "lost", "needs_attention")
 MANY = 100
 """Reports that are not to be read again."""
-STATES = ("blocked", "ready", "running", *TERMINAL)
 
 
 class StepStatus(NamedTuple):
@@ -41,7 +40,7 @@ class StepStatus(NamedTuple):
     job_id: str
     step: IndexedStep
     state: str
-    """One of ``STATES``."""
+    """One of ``states.STATES``."""
     reason: str = ""
     """Why it is blocked."""
     row: StepRow | None = None

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from parallelhassnes import formatting
+from parallelhassnes.states import TERMINAL
 from parallelhassnes.steps.trial_data.ended_line import QUALITY_OF_1
 from parallelhassnes.views.scoreboard_models import TrialCounts
 
 type Standing = str
 """``passed``, ``scored`` or ``no_score`` of a trial with an end; of any other step, its state."""
-OVER = frozenset({"succeeded", "failed", "needs_attention", "lost"})
+OVER = frozenset(TERMINAL) - {"canceled"}
 """States after which a trial without a reward has no score."""
 TASK = {
     "broken": "task broken",
@@ -43,7 +44,7 @@ def outcome(
     """Return what a step or an attempt has come to.
 
     Args:
-        state: of ``STATES``; one that is not over is its own outcome.
+        state: of ``states.STATES``; one that is not over is its own outcome.
         said: what the ledger's line says of the report (``trial`` or ``verdict``), where it says anything.
         failure_class: of the last attempt, where it failed.
     """

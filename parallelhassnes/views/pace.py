@@ -3,8 +3,9 @@
 import time
 from typing import NamedTuple
 
+from parallelhassnes.states import TERMINAL
 from parallelhassnes.steps.usage import UsageSum
-from parallelhassnes.store.records import TERMINAL, parse_time
+from parallelhassnes.store.records import parse_time
 from parallelhassnes.views.projection import Fold, StepRow
 from parallelhassnes.views.scoreboard_models import Counts
 

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from parallelhassnes.states import TROUBLE
 from parallelhassnes.steps.trial_data.ended_line import QUALITY_OF_1
 from parallelhassnes.steps.verdict import discrimination
-from parallelhassnes.views.batch_status import TROUBLE, StepStatus
+from parallelhassnes.views.batch_status import StepStatus
 from parallelhassnes.views.scoreboard_models import Cell, Counts, JobLine, Verdict
 
 RESULT_KINDS = frozenset({"trial", "agent"})

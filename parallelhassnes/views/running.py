@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from parallelhassnes import places
+from parallelhassnes.states import TERMINAL
 from parallelhassnes.store import atomic, process_identity
 from parallelhassnes.store.attempts import STATE
-from parallelhassnes.store.records import TERMINAL, parse_time
+from parallelhassnes.store.records import parse_time
 from parallelhassnes.views.batch_status import BatchStatus, StepStatus
 from parallelhassnes.views.scoreboard_models import RunningStep
 

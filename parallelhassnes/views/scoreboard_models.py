@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-type TaskQuality = Literal["good", "needs_review", "broken", "unknown"]
+from parallelhassnes.states import TaskQuality
+
 type BatchState = Literal["running", "waiting", "blocked", "attention", "canceled", "done"]
 
 

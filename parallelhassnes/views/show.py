@@ -9,11 +9,11 @@ from parallelhassnes import formatting, walk
 from parallelhassnes.attempt_data.safe_open import FileName
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.refs import Found, resolve
+from parallelhassnes.states import TERMINAL
 from parallelhassnes.steps.trial_data import ended_line
 from parallelhassnes.store import atomic, attempts, batches, rooted
 from parallelhassnes.store.evidence import removals
 from parallelhassnes.store.layout import Layout
-from parallelhassnes.store.records import TERMINAL
 from parallelhassnes.views import batch_status, batch_summary
 from parallelhassnes.views.batch_status import StepStatus
 from parallelhassnes.views.outcome import StepOutcome, count_trials, outcome

@@ -13,11 +13,11 @@ from parallelhassnes import formatting, places
 from parallelhassnes.schedule import health
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits import concurrency_keys
+from parallelhassnes.states import TERMINAL, TROUBLE
 from parallelhassnes.store import batches, members
 from parallelhassnes.store.queue import queue_keys, tickets
-from parallelhassnes.store.records import TERMINAL
 from parallelhassnes.views import projection
-from parallelhassnes.views.batch_status import TROUBLE, BatchStatus, StepStatus, held, read_index
+from parallelhassnes.views.batch_status import BatchStatus, StepStatus, held, read_index
 from parallelhassnes.views.batch_summary import key_of, stamp
 from parallelhassnes.views.outcome import StepOutcome, outcome, standing
 from parallelhassnes.views.projection import Fold

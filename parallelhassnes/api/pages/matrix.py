@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from parallelhassnes import formatting
 from parallelhassnes.results import trial_plans
+from parallelhassnes.states import Scored
 from parallelhassnes.steps.verdict import discrimination
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.views import batch_status
@@ -21,7 +22,7 @@ MOST_REWARDS = 8
 MOST_TAGS = 200
 
 type Sort = Literal["", "job", "reward", "-reward", "passes", "-passes"]
-type Reward = Literal["", "passed", "scored", "no_score"]
+type Reward = Literal["", Scored]
 
 
 class MatrixQuery(NamedTuple):

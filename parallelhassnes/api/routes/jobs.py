@@ -1,6 +1,6 @@
 """Jobs and steps of a batch."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel
@@ -12,6 +12,7 @@ from parallelhassnes.api.http.responses import Cursor, Id, KnownHere, Limit, pag
 from parallelhassnes.api.live.server_state import ServerState, SiteHere
 from parallelhassnes.api.routes.batches import batch_id
 from parallelhassnes.refs import Found, resolve
+from parallelhassnes.states import StepState
 from parallelhassnes.store import atomic, currents
 from parallelhassnes.store.records import Current
 from parallelhassnes.views import explain as explaining
@@ -20,8 +21,6 @@ from parallelhassnes.views.scoreboard_models import JobLine
 from parallelhassnes.views.show import ShowDocument, StepLine, show
 
 router = APIRouter(prefix="/v1/batches/{batch}", tags=["jobs"], dependencies=[Depends(needs("read"))])
-
-type StepState = Literal["blocked", "ready", "running", "succeeded", "failed", "needs_attention", "canceled", "lost"]
 
 
 class JobPage(BaseModel):

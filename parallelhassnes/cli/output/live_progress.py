@@ -24,7 +24,7 @@ from parallelhassnes.cli.output.grid import Grid
 from parallelhassnes.cli.output.live_keys import Choices, Keyboard
 from parallelhassnes.cli.output.render_system import STYLES, style_of
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.store.records import TERMINAL
+from parallelhassnes.states import TERMINAL
 from parallelhassnes.views.outcome import trials_text
 from parallelhassnes.views.scoreboard_models import RunningStep
 from parallelhassnes.views.watch_model import Ended, Follower, KeyUse, Look

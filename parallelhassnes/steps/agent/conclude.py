@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from parallelhassnes.plan import AgentPlan
+from parallelhassnes.states import EndStatus
 from parallelhassnes.steps import safe_read, step_types
 from parallelhassnes.steps.agent import files
 from parallelhassnes.steps.agent.adapters.agent_cli import Transcript
@@ -16,7 +17,6 @@ from parallelhassnes.steps.agent.adapters.by_name import agent
 from parallelhassnes.steps.agent.ask import HOME, read_events, used_so_far
 from parallelhassnes.steps.step_types import Failure, Outcome, StepAttempt, WorkerEnd
 from parallelhassnes.steps.usage import Tokens
-from parallelhassnes.store.records import EndStatus
 
 
 class EventFollower:

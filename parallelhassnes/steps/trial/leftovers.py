@@ -28,20 +28,20 @@ CALL_SEC = 30.0
 PROJECT_LABEL = "com.docker.compose.project"
 PROGRAMS = {"docker": "docker", "podman": "podman"}
 """Environment → the program that speaks with its engine."""
-type What = Literal["container", "network", "volume", "pod", "image"]
-_REMOVING: dict[What, tuple[str, ...]] = {
+EngineThing = Literal["container", "network", "volume", "pod", "image"]
+_REMOVING: dict[EngineThing, tuple[str, ...]] = {
     "container": ("rm", "--force", "--volumes"),
     "network": ("rm",),
     "volume": ("rm", "--force"),
     "pod": ("rm", "--force"),
     "image": ("rm", "--no-prune"),
 }
-_AT_ONCE: dict[tuple[str, What], tuple[str, ...]] = {
+_AT_ONCE: dict[tuple[str, EngineThing], tuple[str, ...]] = {
     ("podman", "container"): ("--time", "0"),
     ("podman", "pod"): ("--time", "0"),
 }
 """Podman waits ten seconds for what does not stop, Docker does not."""
-_LISTINGS: dict[What, tuple[str, ...]] = {"container": ("ls", "--all"), "network": ("ls",), "volume": ("ls",)}
+_LISTINGS: dict[EngineThing, tuple[str, ...]] = {"container": ("ls", "--all"), "network": ("ls",), "volume": ("ls",)}
 NAMED_BY = frozenset({"DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG"})
 """Variables that name the engine."""
 _SOCKET = "/var/run/docker.sock"
@@ -87,7 +87,7 @@ def project_prefix(trial_name: str) -> str:
     return (name if re.match(r"[a-z0-9]", name) else "0" + name) + "__"
 
 
-def of_projects(program: str) -> Iterator[tuple[What, str, str]]:
+def of_projects(program: str) -> Iterator[tuple[EngineThing, str, str]]:
     """Yield (what, name, Compose project) of whatever an engine has that is a project's; of an image and a pod by their names."""
     for what, listing in _LISTINGS.items():
         rows = _in_podman(what, listing) if program == "podman" else _in_docker(what, listing)
@@ -98,7 +98,7 @@ def of_projects(program: str) -> Iterator[tuple[What, str, str]]:
         yield "image", name, name.removeprefix("localhost/")
 
 
-def _in_docker(what: What, listing: Iterable[str]) -> list[tuple[str, str]]:
+def _in_docker(what: EngineThing, listing: Iterable[str]) -> list[tuple[str, str]]:
     name = "{{.Names}}" if what == "container" else "{{.Name}}"
     shown = docker(
         what, *listing, "--filter", f"label={PROJECT_LABEL}", "--format", f'{name}\t{{{{.Label "{PROJECT_LABEL}"}}}}'
@@ -107,7 +107,7 @@ def _in_docker(what: What, listing: Iterable[str]) -> list[tuple[str, str]]:
     return [(name, project) for name, _, project in rows]
 
 
-def _in_podman(what: What, listing: Iterable[str], *, labelled: bool = True) -> list[tuple[str, str]]:
+def _in_podman(what: EngineThing, listing: Iterable[str], *, labelled: bool = True) -> list[tuple[str, str]]:
     """As of Docker; which fields there are, and how they are spelt, differs from kind to kind."""
     only = ("--filter", f"label={PROJECT_LABEL}") if labelled else ()
     try:
@@ -123,7 +123,7 @@ def _in_podman(what: What, listing: Iterable[str], *, labelled: bool = True) -> 
     return found
 
 
-def remove(what: What, name: str, program: str = "docker") -> bool:
+def remove(what: EngineThing, name: str, program: str = "docker") -> bool:
     """Remove one thing from an engine; whether that went well."""
     return engine(program, what, *_REMOVING[what], *_AT_ONCE.get((program, what), ()), name) is not None
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from parallelhassnes.plan import StepSpec
+from parallelhassnes.states import EndStatus
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.failure_evidence import verdict_of
 from parallelhassnes.steps.failures import TIMEOUT_CLASSES, Phase
@@ -20,7 +21,6 @@ from parallelhassnes.steps.trial import preload as trial_preload
 from parallelhassnes.steps.trial import result as trial_result
 from parallelhassnes.steps.trial_data import facts, rewards
 from parallelhassnes.steps.usage import Tokens
-from parallelhassnes.store.records import EndStatus
 
 RESULT = f"{trial_paths.TRIAL_DIR}/result.json"
 ARTIFACTS = (

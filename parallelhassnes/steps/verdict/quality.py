@@ -7,15 +7,14 @@ Else it is ``unknown``. How many trials passed plays no part: hard is not broken
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from parallelhassnes.formatting import counted
+from parallelhassnes.states import TaskQuality
 from parallelhassnes.steps.trial_data import rewards
 from parallelhassnes.steps.trial_data.facts import TrialFacts
 from parallelhassnes.steps.verdict.analysis_results import EngineOpinion
 from parallelhassnes.steps.verdict.flakiness import BASELINES, Same
-
-type Class = Literal["good", "needs_review", "broken", "unknown"]
 
 TASKS_FAULT = frozenset({"verifier", "task_definition", "agent_error", "agent_timeout", "capped"})
 """Classes that leave the oracle unscored through the task: its solution or its tests do not run."""
@@ -33,7 +32,7 @@ class QualityFinding(NamedTuple):
     """What one rule says."""
 
     rule: str
-    quality: Class
+    quality: TaskQuality
     issue: str | None
     """What is wrong, in the words of the analyses' taxonomy; None where all is well."""
     confidence: float
@@ -48,7 +47,7 @@ class QualityFinding(NamedTuple):
 class Quality(NamedTuple):
     """The class of a task, and why."""
 
-    quality: Class
+    quality: TaskQuality
     confidence: float
     primary_issue: str | None
     findings: tuple[QualityFinding, ...]
@@ -104,7 +103,9 @@ def _finding(
     """Tell what a rule says, of the class and, where no other is given, the issue that ``RULES`` has for it."""
     kind, known = next((row[1], row[2]) for row in RULES if row[0] == rule)
     places = tuple(fact.attempt for fact in trials if fact.attempt is not None)
-    return QualityFinding(rule, cast("Class", kind), issue or known or None, confidence, text, recommendation, places)
+    return QualityFinding(
+        rule, cast("TaskQuality", kind), issue or known or None, confidence, text, recommendation, places
+    )
 
 
 def _nop(trials: Sequence[TrialFacts]) -> Iterator[QualityFinding]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from parallelhassnes.plan import AgentPolicy, ResumeFrom, WorkspacePolicy
+from parallelhassnes.states import RETRIED
 from parallelhassnes.tables.model import ArtifactPart, Job, PackPart, RetryPart, Step, Table
 from parallelhassnes.tables.parse.field_names import known_keys
 from parallelhassnes.tables.parse.located_errors import Problems, pointer
@@ -141,7 +142,6 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "retries": {},
     "workspace_policy": {},
 }
-_STATUSES = ("failed", "needs_attention")
 _FINAL = ("succeeded", "canceled")
 _MODES = ("resume_last_attempt",)
 _FOR_EVER = 31_536_000
@@ -263,15 +263,15 @@ def _retries(section: Any, at: str, problems: Problems) -> dict[str, Any]:
     for status in named:
         if status in _FINAL:
             problems.warn(f"{at}/retry_on_statuses: {status} is not obeyed: such an attempt is final, as it was")
-        elif status not in _STATUSES:
-            problems.unknown_value(at + "/retry_on_statuses", "status", str(status), (*_STATUSES, *_FINAL))
+        elif status not in RETRIED:
+            problems.unknown_value(at + "/retry_on_statuses", "status", str(status), (*RETRIED, *_FINAL))
     # Whatever broke an attempt off, or left its report invalid, was called needs_attention there; failed is what its name says.
-    made["retry_on_statuses"] = [status for status in named if status in _STATUSES]
+    made["retry_on_statuses"] = [status for status in named if status in RETRIED]
     if not made["retry_on_statuses"]:
         made |= {"max_attempts": 1}
         del made["retry_on_statuses"]
     elif "needs_attention" in made["retry_on_statuses"]:
-        made["retry_on_statuses"] = [*_STATUSES]
+        made["retry_on_statuses"] = [*RETRIED]
     return made
 
 
