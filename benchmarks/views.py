@@ -17,6 +17,7 @@ from benchmarks.meter import measure
 from benchmarks.results import Figure, Row
 from benchmarks.setting import Setting
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
+from parallelhassnes.report import spans
 from parallelhassnes.results import trial_plans
 from parallelhassnes.schedule.job_state import step_facts
 from parallelhassnes.steps.trial_data import ended_line
@@ -153,7 +154,7 @@ def views(setting: Setting) -> Row:
 
 
 def _look(setting: Setting, folder: Path, arguments: tuple[str, ...], *, first: bool) -> float:
-    for kept in (projection.CACHE, trial_plans.CACHE, batch_scoreboard.KEPT) if first else ():
+    for kept in (projection.CACHE, trial_plans.CACHE, batch_scoreboard.KEPT, spans.KEPT) if first else ():
         (folder / "runs" / BATCH / kept).unlink(missing_ok=True)
     command = s.ours(*arguments, "--root", str(folder))
     return measure(command, setting.work / "views.log", s.environment()).wall_sec

@@ -32,6 +32,7 @@ BATCH_FILES = frozenset(
         "ledger.jsonl",
         "scoreboard.batch.json",
         "scoreboard.shown.json",
+        "spans.batch.json",
         "trials.batch.json",
     }
 )

@@ -20,6 +20,7 @@ from parallelhassnes.results import aggregate, collect, error_groups
 from parallelhassnes.results.aggregate import GroupLine, Results
 from parallelhassnes.results.collect import Choice, TrialRow
 from parallelhassnes.results.error_groups import Errors
+from parallelhassnes.steps.usage import UsageSum
 from parallelhassnes.steps.verdict import discrimination, judge
 from parallelhassnes.steps.verdict.flakiness import BASELINES
 from parallelhassnes.store import atomic, batches, members
@@ -28,9 +29,8 @@ from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import now_text
 from parallelhassnes.version import __version__
 from parallelhassnes.views import batch_status
-from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 from parallelhassnes.views.batch_status import BatchStatus
-from parallelhassnes.views.scoreboard_models import BatchScoreboard
+from parallelhassnes.views.scoreboard_models import BatchState, Counts
 
 _WORDS = {
     "closed": "was closed",
@@ -170,6 +170,18 @@ class Provenance(NamedTuple):
     """Program → version, of what made the report."""
 
 
+class ReportedBatch(NamedTuple):
+    """How one batch stands."""
+
+    batch_id: str
+    state: BatchState
+    counts: Counts
+    stand_in: bool
+    goal: str
+    warnings: tuple[str, ...]
+    spent: UsageSum
+
+
 @dataclass(frozen=True)
 class Report:
     """All of it."""
@@ -177,7 +189,7 @@ class Report:
     at: str
     title: str
     chosen: Choice
-    boards: tuple[BatchScoreboard, ...]
+    boards: tuple[ReportedBatch, ...]
     plans: tuple[Planned, ...]
     """Of the batches that said before what they are to show."""
     rows: tuple[TrialRow, ...]
@@ -206,13 +218,19 @@ def gather(layout: Layout, chosen: Choice) -> Report:
     """
     if not chosen.batch_ids:
         raise UserError("there is no batch to report", fix="run something first")
-    boards, statuses = {}, dict[str, BatchStatus]()
+    boards, statuses = dict[str, ReportedBatch](), dict[str, BatchStatus]()
     for batch_id in chosen.batch_ids:
         with members.apart(layout.batch(batch_id)):
-            statuses[batch_id] = batch_status.read_told(layout, batch_id)
-            boards[batch_id] = batch_scoreboard(layout, batch_id, fold=statuses[batch_id].fold)
+            meta = batches.read_batch(layout.batch(batch_id))
+            status = batch_status.read_told(layout, batch_id)
+            counts, fold = batch_status.group(status), status.fold
+            statuses[batch_id] = status
+            boards[batch_id] = ReportedBatch(
+                batch_id, counts.state, counts.counts, fold.stand_in, meta.goal, meta.warnings, fold.spent
+            )
+    if not boards:
+        raise UserError(f"nothing of {chosen.said} can be read", fix="see what `parallelhassnes doctor` says")
     chosen = chosen._replace(batch_ids=tuple(boards))
-    statuses = {batch_id: statuses[batch_id] for batch_id in boards}
     rows = collect.read(layout, chosen, statuses=statuses)
     verdicts = _verdicts(layout, statuses)
     broken = {(each.batch_id, each.job_id) for each in verdicts if each.quality == "broken"}

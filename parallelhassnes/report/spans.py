@@ -3,21 +3,33 @@
 From the ledgers: when an attempt was launched and ended, and how long each phase of a trial took. An
 attempt waits from when nothing but a limit kept it: its batch was made, the steps it depends on had ended, its retry
 was due.
+
+    ledger, index ──▶ Span … ◀──▶ spans.batch.json   (derived: may be deleted)
+
+To go through the ledger of many attempts is most of what a report of them costs, so what was found is kept beside it, with the size and the last
+line of the ledger that it speaks of: of a chained one that line vouches for all of it. Any reader may write the file, at any time, by rename.
+
+Shape: ``{"schema_version": 1, "made_from": [bytes, "<SHA-256>"], "keys": [queue_key, …], "spans": [[place in keys, *times], …]}``.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data.ended_line import PHASE_TIMINGS, phases
 from parallelhassnes.steps.verdict.discrimination import percentile
-from parallelhassnes.store import attempts, batches
+from parallelhassnes.store import atomic, attempts, batches
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.index import IndexedStep
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import parse_time
 from parallelhassnes.views.batch_status import BatchStatus
 
+KEPT = "spans.batch.json"
+VERSION = 1
+MANY = 1_000
+"""From so many attempts on they are kept: to go through fewer costs as little."""
 PHASES = ("queued", *PHASE_TIMINGS, "other")
 """In the order in which they come; ``other`` is what no phase of a trial accounts for, and all of other steps."""
 
@@ -46,7 +58,26 @@ class KeyTime(NamedTuple):
 
 def of_batches(layout: Layout, statuses: Mapping[str, BatchStatus]) -> list[Span]:
     """Return every ended attempt of these batches."""
-    return [span for batch_id, status in statuses.items() for span in _of_batch(layout, batch_id, status.steps)]
+    return [span for batch_id, status in statuses.items() for span in _known(layout, batch_id, status.steps)]
+
+
+def _known(layout: Layout, batch_id: str, steps: Mapping[str, IndexedStep]) -> list[Span]:
+    batch_dir = layout.batch(batch_id)
+    size = ledger.size(batch_dir)
+    made_from = [size, ledger.line_hash(batch_dir, size) if size else ""]
+    kept = atomic.read_derived(batch_dir / KEPT)
+    if made_from[1] and kept.get("schema_version") == VERSION and kept.get("made_from") == made_from:
+        with contextlib.suppress(KeyError, TypeError, ValueError, IndexError):
+            keys = kept["keys"]
+            return [Span(keys[own[0]], tuple(own[1:])) for own in kept["spans"]]
+    found = list(_of_batch(layout, batch_id, steps))
+    if made_from[1] and len(found) >= MANY:
+        places = {key: place for place, key in enumerate(dict.fromkeys(span.queue_key for span in found))}
+        said = [[places[span.queue_key], *span.times] for span in found]
+        document = {"schema_version": VERSION, "made_from": made_from, "keys": list(places), "spans": said}
+        with contextlib.suppress(OSError):  # a reader with no right to write, a full disk, a batch being deleted
+            atomic.write_json(batch_dir / KEPT, document, durable=False)
+    return found
 
 
 def by_key(spans: Sequence[Span]) -> list[KeyTime]:

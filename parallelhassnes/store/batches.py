@@ -21,7 +21,7 @@ JOB, META, CONTROL, OVERRIDES = ("job.json", "batch_meta.json", "control.json", 
 
 JOB_HASHES = "jobs.sha256"
 """``<job_id> <SHA-256>`` of each ``job.json``, in the table's order; the hash of it all stands in the ledger."""
-DERIVED = ("index.json", "scoreboard.batch.json", "scoreboard.shown.json", "trials.batch.json")
+DERIVED = ("index.json", "scoreboard.batch.json", "scoreboard.shown.json", "spans.batch.json", "trials.batch.json")
 """What is made anew from the rest of a batch's folder."""
 FILES = frozenset({META, JOB_HASHES, ledger.LEDGER, *packed.FILES, *DERIVED})
 """What is in a batch's folder besides its table, its jobs, and what its ledger names."""

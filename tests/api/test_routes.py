@@ -11,6 +11,7 @@ from servers import serving, token
 from stores import CHECKOUT, SUPPORT, context, idle, job, program, put, shell, table, wait_for
 
 from parallelhassnes.refs import resolve
+from parallelhassnes.store import batches
 from parallelhassnes.store.evidence import ledger
 
 
@@ -341,7 +342,7 @@ def _snapshot(ctx) -> dict[str, int]:
         str(path): os.lstat(path).st_mtime_ns
         for batch_id in ctx.layout.batch_ids()
         for path in ctx.layout.batch(batch_id).rglob("*")
-        if path.name not in ("scoreboard.batch.json", "scoreboard.shown.json", "trials.batch.json")
+        if path.name not in batches.DERIVED
     }
 
 

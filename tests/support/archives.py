@@ -8,6 +8,8 @@ from pathlib import Path
 
 from stores import idle, program, put, table, wait_for
 
+from parallelhassnes.store import batches
+
 LEAVES = r"""
 cd "$PARALLELHASSNES_ATTEMPT_DIR"; mkdir -p agent/artifacts/out/a/b; cd agent/artifacts/out
 echo deep > a/b/deep.txt; : > empty; ln -s /etc/passwd link; mkfifo pipe; printf x > "$(printf 'no\377text')"
@@ -50,5 +52,5 @@ def contents(folder, *, ledger=True):
             data = Path(os.fsdecode(path)).read_bytes() if kind == 0o100000 else b""
             at = 0 if name == b"ledger.jsonl" else os.lstat(path).st_mtime_ns
             found[os.path.relpath(path, os.fsencode(folder))] = (kind, at, data)
-    derived = {b"index.json", b"trials.batch.json", b"scoreboard.batch.json", b"scoreboard.shown.json"}
+    derived = set(map(os.fsencode, batches.DERIVED))
     return {path: said for path, said in found.items() if path not in derived and (ledger or path != b"ledger.jsonl")}

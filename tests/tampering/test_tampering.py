@@ -22,9 +22,11 @@ DERIVED = {
     "index.json",
     "scoreboard.batch.json",
     "scoreboard.shown.json",
+    "spans.batch.json",
     "trials.batch.json",
     "spent.json",
     "scoreboard.system.json",
+    "retention.json",
     "current.json",
     "sent.json",
 }
