@@ -33,9 +33,19 @@ import re
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import override
+from typing import NamedTuple, override
 
 from parallelhassnes import file_stamp, names
+from parallelhassnes.file_stamp import FileStamp
+
+
+class ListedBatch(NamedTuple):
+    """What is known of a batch without reading it."""
+
+    arrival: str
+    """What its arrival sorts by; empty for what is no batch of ours."""
+    about: FileStamp | None
+    """The version of its ``batch_meta.json``; None where that cannot be looked at."""
 
 
 class Layout:
@@ -282,6 +292,10 @@ class Layout:
         By the batch's id, which this host made at its arrival; of older ids, which say when the table was last changed, and
         of names that we do not make, by the time that ``batch_meta.json`` begins with.
         """
+        return {batch_id: found.arrival for batch_id, found in self.listed().items()}
+
+    def listed(self) -> dict[str, ListedBatch]:
+        """Return the same batches, in the same order, with what the look at each has told."""
         # Plain strings: there may be 10,000, and a Path costs more than a stat.
         runs = str(self.runs)
         try:
@@ -290,8 +304,8 @@ class Layout:
             return {}
         metas = ((name, f"{runs}/{name}/batch_meta.json") for name in found)
         there = ((name, meta, stamp) for name, meta in metas if (stamp := _stamp(meta)) is not None)
-        arrivals = [(names.arrival_in(name) or _arrival(name, meta, stamp), name) for name, meta, stamp in there]
-        return {name: arrival for arrival, name in sorted(arrivals)}
+        arrivals = [(names.arrival_in(name) or _arrival(name, meta, stamp), name, stamp) for name, meta, stamp in there]
+        return {name: ListedBatch(arrival, stamp or None) for arrival, name, stamp in sorted(arrivals)}
 
 
 def find_root(start: Path) -> Path:
@@ -317,7 +331,7 @@ _SAYS_ITSELF = re.compile(rb'"batch_id":\s*"([^"]+)"\s*,\s*"created_at":\s*"([^"
 
 
 @lru_cache(maxsize=1 << 14)
-def _arrival(name: str, meta: str, _: tuple[int, ...]) -> str:
+def _arrival(name: str, meta: str, _: FileStamp | tuple[()]) -> str:
     """Tell when a batch arrived by the beginning of its ``batch_meta.json``; empty where that is none of ours.
 
     A process that stays reads each version of the file once.
@@ -332,7 +346,7 @@ def _arrival(name: str, meta: str, _: tuple[int, ...]) -> str:
         return ""
 
 
-def _stamp(path: str) -> tuple[int, ...] | None:
+def _stamp(path: str) -> FileStamp | tuple[()] | None:
     """Tell which version of a file it is; None where there is none."""
     try:
         return file_stamp.at(path)

@@ -9,12 +9,13 @@ import contextlib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from parallelhassnes import file_stamp, places
+from parallelhassnes.file_stamp import FileStamp
 from parallelhassnes.names import CONFIG_NAME
 from parallelhassnes.schedule import configuration
 from parallelhassnes.schedule.limits import concurrency_keys
@@ -340,14 +341,20 @@ class Surroundings(NamedTuple):
     stamp: str
     noted: frozenset[str]
     """Files of ``blocked/``: a batch has one where something keeps it from starting anything."""
+    about: Mapping[str, FileStamp]
+    """Batch → the version of its ``batch_meta.json``."""
 
 
-def around(layout: Layout) -> Surroundings:
-    """Look at what the lines of all batches depend on."""
+def around(layout: Layout, about: Mapping[str, FileStamp]) -> Surroundings:
+    """Look at what the lines of all batches depend on.
+
+    Args:
+        about: batch → the version of its ``batch_meta.json``, as a listing has told.
+    """
     noted = frozenset[str]()
     with contextlib.suppress(OSError):  # whoever reads a batch is told
         noted = frozenset(os.listdir(layout.blocked))
-    return Surroundings(_of_store(layout), noted)
+    return Surroundings(_of_store(layout), noted, about)
 
 
 def stamp(layout: Layout, batch_id: str, live: int | str, surroundings: Surroundings | None = None) -> str:
@@ -359,11 +366,16 @@ def stamp(layout: Layout, batch_id: str, live: int | str, surroundings: Surround
     """
     # Plain strings: a store may have 10,000 batches, and a Path costs more than a stat.
     folder, name = f"{layout.runs}/{batch_id}", f"{batch_id}.json"
-    own = [f"{folder}/{LEDGER}", f"{folder}/{batches.META}", f"{folder}/{batches.CONTROL}"]
-    if surroundings is None or name in surroundings.noted:
-        own.append(f"{layout.blocked}/{name}")
+    about = None if surroundings is None else surroundings.about.get(batch_id)
+    own = [
+        _text(file_stamp.seen(f"{folder}/{LEDGER}")),
+        _text(about or file_stamp.seen(f"{folder}/{batches.META}")),
+        _text(file_stamp.seen(f"{folder}/{batches.CONTROL}")),
+    ]
+    noted = surroundings is None or name in surroundings.noted
+    own.append(_text(file_stamp.seen(f"{layout.blocked}/{name}") if noted else None))
     besides = _of_store(layout) if surroundings is None else surroundings.stamp
-    return f"{_stamps(own)}.{live}.{besides}"
+    return f"{'.'.join(own)}.{live}.{besides}"
 
 
 def running_digest(layout: Layout, batch_id: str) -> str:
@@ -373,10 +385,9 @@ def running_digest(layout: Layout, batch_id: str) -> str:
 
 
 def _of_store(layout: Layout) -> str:
-    return _stamps(
-        [f"{layout.limits}/{queue_keys.PAUSED_MARK}", f"{layout.root}/{CONFIG_NAME}"]
-    )  # a limit of 0 closes a key
+    paths = f"{layout.limits}/{queue_keys.PAUSED_MARK}", f"{layout.root}/{CONFIG_NAME}"  # a limit of 0 closes a key
+    return ".".join(_text(file_stamp.seen(path)) for path in paths)
 
 
-def _stamps(paths: Iterable[str]) -> str:
-    return ".".join("-".join(map(str, file_stamp.seen(path) or "0")) for path in paths)
+def _text(stamp: FileStamp | None) -> str:
+    return "0" if stamp is None else "{}-{}-{}-{}".format(*stamp)

@@ -7,6 +7,7 @@ look at a large store costs a few stats per batch and the tails of the ledgers t
 
 from collections import Counter
 from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -55,8 +56,11 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
     running = tickets.running(layout)
     live = Counter(tickets.parse_name(entry.name).batch_id for entry in running)
     lines, fresh = [], 0
-    arrivals, surroundings = layout.arrivals(), batch_status.around(layout)
-    for batch_id, arrival in arrivals.items():
+    listed = layout.listed()
+    surroundings = batch_status.around(
+        layout, {batch_id: found.about for batch_id, found in listed.items() if found.about}
+    )
+    for batch_id, (arrival, _) in listed.items():
         line = known.get(batch_id)
         if line is None or line.stamp != batch_summary.stamp(layout, batch_id, live[batch_id], surroundings):
             damage_found: list[Exception] = []
@@ -75,7 +79,7 @@ def system_scoreboard(layout: Layout, *, snapshot: bool = True) -> SystemScorebo
     lines += [
         batch_summary.damaged(batch_id, reason)
         for batch_id, reason in quarantine.every(layout).items()
-        if batch_id not in arrivals
+        if batch_id not in listed
     ]
     lines.sort(key=newest_first)
     lines.sort(key=_rank)
@@ -140,7 +144,10 @@ def _leave(layout: Layout, board: SystemScoreboard) -> None:
 
 
 def _sum(lines: list[BatchLine]) -> Counts:
-    return Counts(**{name: sum(getattr(line.counts, name) for line in lines) for name in Counts.model_fields})
+    names = tuple(Counts.model_fields)
+    of_each = attrgetter(*names)
+    sums = map(sum, zip(*[of_each(line.counts) for line in lines], strict=True))
+    return Counts(**dict(zip(names, sums, strict=False)))
 
 
 # --- the queue ----------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Both scoreboards of stores that real ticks have made."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import jsonschema
 import pytest
 import stores
 
+from benchmarks import growth
 from parallelhassnes.actions import cancel_retry
 from parallelhassnes.admin import schemas
 from parallelhassnes.refs import Found
 from parallelhassnes.report.run_summary import RunDone
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.tick import tick
+from parallelhassnes.store.layout import Layout
 from parallelhassnes.views import runners
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 from parallelhassnes.views.scoreboard_models import BatchScoreboard
@@ -244,3 +247,20 @@ def test_a_runner_runs_what_runs_now_and_not_what_ran_when_it_last_looked(root: 
     stores.wait_for(lambda: stores.idle(ctx), "its end")
     assert [line.live for line in system_scoreboard(ctx.layout).runners] == [0, 0]
     assert [each.live for each in runners.runners(ctx.layout).runners] == [0, 0]
+
+
+def test_a_look_at_the_store_asks_three_times_after_a_batch_that_is_as_it_was(tmp_path, monkeypatch):
+    """Its record, its ledger, its control: what a look at a large store costs."""
+    asked = []
+    real = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **more: asked.append(str(path)) or real(path, **more))
+    found = {}
+    for count in (10, 30):
+        root = tmp_path / str(count)
+        growth.waiting_batches(root, count)
+        system_scoreboard(Layout(root))
+        system_scoreboard(Layout(root))
+        asked.clear()
+        system_scoreboard(Layout(root))
+        found[count] = len(asked)
+    assert found[30] - found[10] == 3 * 20
