@@ -1,11 +1,12 @@
 """What a plan needs from outside, and what of it is not there: told before anything is queued.
 
 One line per variable, however many trials need it. What cannot work is refused: a Compose file that takes a variable that
-no attempt is given, and of a ``run``, which begins at once, an agent that is given no key at all. What may come later is a
-warning: a named variable without a value here, for which the steps wait; a key that the configuration may still name.
+no attempt is given, a key that no client can send, and of a ``run``, which begins at once, an agent that is given no key at all. What may
+come later is a warning: a named variable without a value here, for which the steps wait; a key that the configuration may still name.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from parallelhassnes.config import PASSED_IF_SET
 from parallelhassnes.env_file import BadEnvFile
 from parallelhassnes.errors import InvalidInput, Problem
-from parallelhassnes.execute.secret_forms import looks_secret
+from parallelhassnes.execute.secret_forms import is_key, looks_secret, why_no_key
 from parallelhassnes.plan import Plan, StepSpec
 from parallelhassnes.schedule import ephemeral_secrets
 from parallelhassnes.schedule.context import Context
@@ -34,6 +35,7 @@ OF_WORKERS = frozenset(
 )
 """Variables that every worker is given (``attempt_process.environment``)."""
 _SHOWN = 3
+_VARIABLE = re.compile(r"\$\{(\w+)")
 
 
 class _Needs:
@@ -69,7 +71,7 @@ def check(ctx: Context, plan: Plan, name: str, *, here: bool = False) -> list[st
     for step in (step for job in plan.jobs for step in job.steps):
         found.at(step)
     keyless = list(found.without_keys())
-    refused = [*found.without_models(), *found.problems(), *(keyless if here else ())]
+    refused = [*found.without_models(), *found.problems(), *found.wrong_keys(), *(keyless if here else ())]
     if refused:
         raise InvalidInput([Problem(name, "", message, fix) for message, fix in refused])
     told = [f"{message}; {fix}" for message, fix in keyless]
@@ -91,11 +93,15 @@ class _Look:
         self.keyless, self.unsure = _Needs(), _Needs()
         self.compose, self.files, self.wanted = _Needs(), _Needs(), _Needs()
         self.modelless: dict[str, None] = {}
+        self.keys = dict.fromkeys(name for name in plan.secrets if is_key(name))
+        """Variables whose values somebody is given as a key."""
         self._agents: dict[tuple[int, frozenset[str]], None] = {}
         self._folders: dict[tuple[str, frozenset[str]], None] = {}
 
     def at(self, step: StepSpec) -> None:
         """Take in what one step needs."""
+        if step.kind == "analysis" and (key := step.spec.get("key_name")) in self.named:
+            self.keys[str(key)] = None
         if step.kind != "trial":
             return
         config = mapping(step.spec.get("config"))
@@ -104,7 +110,7 @@ class _Look:
         # Thousands of trials share one agent and one task.
         if (id(agent), passed) not in self._agents:
             self._agents[id(agent), passed] = None
-            self._at_agent(agent, passed)
+            self._at_agent(agent, passed, step.env)
         path = mapping(config.get("task")).get("path")
         docker = not environment.get("import_path") and environment.get("type") in (None, "docker")
         if path and docker:
@@ -114,7 +120,7 @@ class _Look:
                 self._folders[str((path, extra)), given] = None
                 self._at_compose(Path(path), [Path(each) for each in extra], given)
 
-    def _at_agent(self, agent: Mapping[str, Any], passed: frozenset[str]) -> None:
+    def _at_agent(self, agent: Mapping[str, Any], passed: frozenset[str], env: Mapping[str, str]) -> None:
         if (
             agent.get("name") in agent_keys.NEED_A_MODEL
             and not agent.get("model_name")
@@ -126,7 +132,11 @@ class _Look:
         if keys is None:
             return
         given = passed.union(mapping(agent.get("env")))
-        if any(each in given for each in keys.names):
+        if passed_on := [each for each in keys.names if each in given]:
+            for each in filter(is_key, passed_on):
+                text = mapping(agent.get("env")).get(each, env.get(each))
+                taken = _VARIABLE.findall(text) if isinstance(text, str) else [each]
+                self.keys |= dict.fromkeys(taken)
             return
         model = agent.get("model_name")
         who = f"{agent['name']} with {model}" if model else str(agent["name"])
@@ -173,6 +183,12 @@ class _Look:
             )
         for (file,), who in self.files:
             yield (f"{who} names the env_file {file}, which is not there", "make it, or say required: false")
+
+    def wrong_keys(self) -> Iterator[tuple[str, str]]:
+        """Yield the keys that are set here and that no client can send, with what to do; never a character of them."""
+        for name in self.keys:
+            if why := why_no_key(self.known.get(name) or ""):
+                yield f"{name} can be no key: {why}", f"write it anew in {self.place}"
 
     def warnings(self) -> Iterator[str]:
         """Tell what is not here and may come."""

@@ -170,6 +170,29 @@ def looks_secret(name: str) -> bool:
     return bool(_SECRET_NAME.search(name.upper()))
 
 
+_KEY_NAME = re.compile(r"(?:^|_)(?:API_?KEY|AUTH_TOKEN|OAUTH_TOKEN|API_TOKEN)$")
+
+
+def is_key(name: str) -> bool:
+    """Tell whether a client of a provider takes a variable by that name for its key."""
+    return bool(_KEY_NAME.search(name.upper()))
+
+
+def why_no_key(value: str) -> str:
+    """Tell why no client can send a value as its key, without a character of it; empty where one can.
+
+    A key goes out in a header of HTTP, which takes visible ASCII. Of a client that is given another one not even a request
+    comes, and what it says of that sounds like trouble of the network.
+    """
+    for number, character in enumerate(value, 1):
+        if not " " <= character <= "~":
+            kind = (
+                "not ASCII" if character > "\x7f" else "a line break" if character in "\r\n" else "a control character"
+            )
+            return f"its character {number} of {len(value)} is {kind}"
+    return ""
+
+
 def url_password(value: str) -> str | None:
     """Return the password inside ``scheme://user:password@host``."""
     if "://" not in value or "@" not in value:

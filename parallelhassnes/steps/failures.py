@@ -167,6 +167,12 @@ RULES: tuple[FailureRule, ...] = (
         types="ValueError KeyError RuntimeError EnvironmentError OSError InternalServerError AuthenticationError NoCredentialsError PartialCredentialsError DefaultCredentialsError OpenAIError UserError Exception",
     ),
     FailureRule(
+        "key that cannot be sent",
+        "configuration",
+        message=r"codec can't encode character|forbidden control character detected in headers|(?:illegal|invalid) header value",
+        types="InternalServerError APIConnectionError APIError OpenAIError",
+    ),
+    FailureRule(
         "missing credentials",
         "configuration",
         types="NoCredentialsError PartialCredentialsError DefaultCredentialsError",

@@ -48,9 +48,9 @@ def document(task, agent, n=3, **more):
     return {"spec_version": "2.0", "jobs": [{"job_id": "j", "steps": steps}], **more}
 
 
-def look(root, said, *, here=True):
+def look(root, said, *, here=True, ctx=None):
     """The lines of errors, and of warnings, of a table."""
-    ctx = context(root)
+    ctx = ctx or context(root)
     try:
         plan = plan_table(ctx, json.dumps(said).encode(), name="t.json", folders=[root], here=here)
     except InvalidInput as error:
@@ -159,6 +159,38 @@ def test_a_named_key_that_is_not_there_is_waited_for(root, task):
     assert line == "OPENAI_API_KEY is not set in the environment; steps wait until it is"
     (root / "keys.env").write_text("OPENAI_API_KEY=something-long\n")
     (root / "parallelhassnes.toml").write_text('env_file = "keys.env"\n')
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("sk-abc\u00e9defgh", "its character 7 of 12 is not ASCII"),
+        ("sk-abc\u2013defgh", "its character 7 of 12 is not ASCII"),
+        ("sk-abc\ndefgh", "its character 7 of 12 is a line break"),
+        ("sk-abc\x07defgh", "its character 7 of 12 is a control character"),
+    ],
+)
+def test_a_key_that_no_client_can_send_is_refused_without_a_word_of_it(root, task, monkeypatch, key, says):
+    (root / "keys.env").write_text(f'OPENAI_API_KEY="{key}"\nANTHROPIC_API_KEY="{key}"\nNOTE="{key}"\n')
+    head = 'env_file = "keys.env"\nsecrets = ["OPENAI_API_KEY", "NOTE"]\n'
+    ctx = context(root, head)
+    codex = {"name": "codex", "model_name": "openai/gpt-5.2"}
+    (root / "t.json").write_text(json.dumps(document(task, codex)))
+    for command in (["submit", "t.json"], ["validate", "t.json"], ["run", "-c", "t.json"]):
+        done = program(root, *(str(root / a) if a == "t.json" else a for a in command), check=False)
+        assert done.returncode == 2, done
+        (line,) = [line for line in done.stderr.splitlines() if "can be no key" in line]
+        assert f"OPENAI_API_KEY can be no key: {says}; write it anew in the environment or keys.env" in line
+        assert "sk-abc" not in done.stdout + done.stderr
+        assert "defgh" not in done.stdout + done.stderr
+    assert ctx.layout.batch_ids() == []
+    # What nobody of the plan takes for a key may be anything.
+    assert look(root, document(task, "oracle"), ctx=ctx)[0] == []
+    monkeypatch.setenv("MY_KEY", "sk-good-and-long")
+    assert look(root, document(task, {**codex, "env": {"OPENAI_API_KEY": "${MY_KEY}"}}), ctx=ctx)[0] == []
+    monkeypatch.setenv("MY_KEY", key)
+    (line,) = look(root, document(task, {**codex, "env": {"OPENAI_API_KEY": "${MY_KEY}"}}), ctx=ctx)[0]
+    assert f"MY_KEY can be no key: {says}" in line
 
 
 @pytest.mark.parametrize(

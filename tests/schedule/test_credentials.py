@@ -279,3 +279,21 @@ def test_a_key_or_an_id_that_a_power_cut_has_spoilt_is_made_anew(root, what, spo
     path.write_bytes(spoilt)
     assert asked(layout, what) == asked(layout, what)
     assert len(path.read_bytes()) == (32 if what == "key" else 13)
+
+
+def test_a_key_that_no_client_can_send_is_waited_for_like_one_that_is_missing(root):
+    bad = "sk-longish\u00e4"
+    (root / "keys.env").write_text(f"FAKE_API_KEY=sk-longish-good\nFAKE_NOTE={bad}\n")
+    ctx = context(root, 'env_file = "keys.env"\n')
+    free = put(ctx, table(job("k", shell("s", f'test "$FAKE_NOTE" = {bad}')), secrets=["FAKE_NOTE"]))
+    batch = put(ctx, table(job("j", shell("s", "true")), secrets=["FAKE_API_KEY"]))
+    (root / "keys.env").write_text(f"FAKE_API_KEY={bad}\nFAKE_NOTE={bad}\n")
+    program(root, "tick", check=False)
+    wait_for(lambda: states(ctx, free) == {"k/s": ["succeeded"]}, "what is no key")
+    assert states(ctx, batch) == {}
+    reason = read(ctx.layout.blocked / f"{batch}.json")["reason"]
+    assert reason == "FAKE_API_KEY can be no key: its character 11 of 11 is not ASCII; write it anew in keys.env"
+    assert "FAKE_API_KEY can be no key" in program(root, "explain", batch).stdout
+    (root / "keys.env").write_text("FAKE_API_KEY=sk-longish-good\n")
+    program(root, "tick", "--until-idle")
+    assert states(ctx, batch) == {"j/s": ["succeeded"]}

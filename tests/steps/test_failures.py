@@ -41,6 +41,11 @@ OF_RULE = {
         "agent",
     ),
     "missing key, told": ("ValueError", "GEMINI_API_KEY is not set", "agent"),
+    "key that cannot be sent": (
+        "InternalServerError",
+        r"litellm.InternalServerError: AnthropicException - 'ascii' codec can't encode character '\xe9' in position 3: ordinal not in range(128)",
+        "agent",
+    ),
     "missing credentials": ("NoCredentialsError", "nobody knows you", "agent"),
     "missing model": (
         "BadRequestError",

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from parallelhassnes.config import PASSED_IF_SET
 from parallelhassnes.env_file import BadEnvFile
-from parallelhassnes.execute.secret_forms import is_public, looks_secret
+from parallelhassnes.execute.secret_forms import is_key, is_public, looks_secret, why_no_key
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.schedule import ephemeral_secrets
 from parallelhassnes.schedule.context import Context
@@ -49,6 +49,8 @@ class Given(NamedTuple):
     """Those without which nothing starts."""
     bound: tuple[str, ...] = ()
     """Those among the missing that ``run`` had another value of than this process, or that this process has none of."""
+    wrong: tuple[str, ...] = ()
+    """Why those among the missing that have a value have none that can be used, a line each."""
 
 
 def given(ctx: Context, batch_id: str) -> Given:
@@ -70,8 +72,14 @@ def given(ctx: Context, batch_id: str) -> Given:
     fixed = {**filed, **ephemeral_secrets.known()}
     values = {**_of_environment(ctx, batch_id, wanted, bound, fixed), **fixed}
     needed = dict.fromkeys((*wanted, *(bound or ())))
-    missing = tuple(name for name in needed if not values.get(name))
-    return Given(values, named, missing, tuple(name for name in missing if name in (bound or ())))
+    wrong = {
+        name: f"{name} can be no key: {why}"
+        for name in wanted
+        if is_key(name) and (why := why_no_key(values.get(name, "")))
+    }
+    missing = tuple(name for name in needed if not values.get(name) or name in wrong)
+    elsewhere = tuple(name for name in missing if name in (bound or ()) and name not in wrong)
+    return Given(values, named, missing, elsewhere, tuple(wrong.values()))
 
 
 def _of_environment(
@@ -94,6 +102,8 @@ def why_missing(ctx: Context, batch_id: str, known: Given) -> str | None:
     """Tell why a batch waits, in one line with what to do; None where nothing is missing."""
     if (gone := ephemeral_secrets.missing(known.missing, batch_id)) is not None:
         return gone
+    if known.wrong:
+        return f"{known.wrong[0]}; write it anew {f'in {ctx.config.env_file}' if ctx.config.env_file else 'where it is set'}"
     if known.bound:
         place = f"into {ctx.config.env_file}" if ctx.config.env_file else "into an env_file"
         return (
