@@ -1,18 +1,19 @@
 """``parallelhassnes``: parse, call, print. Errors of the user are one line each and exit 2, ours exit 3."""
 
 import codecs
+import contextlib
 import errno
 import importlib
 import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, NoReturn, override
+from typing import Annotated, Any, NoReturn, TextIO, override
 
 import typer
 from typer.core import TyperGroup
@@ -35,6 +36,12 @@ HOST_TROUBLE = {
     errno.ENAMETOOLONG: "choose a shorter path",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "raise the limit of open files",
+    errno.EIO: "look after the disk or the mount",
+    errno.ESTALE: "look after the mount, or mount it again",
+    errno.EUCLEAN: "have the file system checked",
+    errno.ELOOP: "look where its links lead",
+    errno.ENOTCONN: "look after the mount, or mount it again",
+    errno.ETIMEDOUT: "look after the mount or the network",
 }
 """What a host may refuse anywhere, and what to do about it; any other OSError is our fault."""
 
@@ -98,6 +105,10 @@ def main() -> NoReturn:
         code = _reader_gone()
     except OSError as error:
         code = _not_written(error)
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _drop(sys.stderr)
     sys.exit(code)
 
 
@@ -115,7 +126,7 @@ def _code() -> int:
         if line is None:
             error.show()  # a group without a command prints its help
         else:
-            print(line, file=sys.stderr)
+            _tell(line)
         _print_document(line or error.format_message())
         return USER_ERROR
     except typer.Abort:
@@ -128,7 +139,7 @@ def _code() -> int:
     except Exception as error:  # noqa: BLE001 - the one place where what we did not foresee becomes a line and a log
         if isinstance(error, OSError) and error.errno in HOST_TROUBLE:
             return _not_written(error)
-        print(f"parallelhassnes: internal error ({type(error).__name__}); the log is {_log()}", file=sys.stderr)
+        _tell(f"parallelhassnes: internal error ({type(error).__name__}); the log is {_log()}")
         return OUR_ERROR
 
 
@@ -170,7 +181,7 @@ def _obey() -> int:
             return app(prog_name="parallelhassnes", standalone_mode=False) or 0
         finally:
             for line in passed_over:
-                print(f"passed over {one_line(line)}", file=sys.stderr)
+                _tell(f"passed over {one_line(line)}")
 
 
 def _open_streams() -> None:
@@ -198,28 +209,34 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
 
 def _reader_gone() -> int:
     """End as a program in front of ``head`` does."""
-    _drop_output()
+    _drop(sys.stdout)
     return 0
 
 
 def _not_written(error: OSError) -> int:
     """Tell what the host refuses, of a file or of standard output."""
     if error.filename is None:
-        _drop_output()
+        _drop(sys.stdout)
     fix = HOST_TROUBLE.get(error.errno or 0, "write to another place")
     _report(UserError(f"{error.filename or 'writing'}: {error.strerror}", fix=fix))
     return USER_ERROR
 
 
-def _drop_output() -> None:
-    """Have what is still to be written to a standard output that takes nothing go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _drop(stream: TextIO) -> None:
+    """Have what is still to be written to a standard stream that takes nothing go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _report(error: UserError) -> None:
     _print_document(str(error), error.problems if isinstance(error, InvalidInput) else [])
     for line in error.lines():
-        print(one_line(line), file=sys.stderr)
+        _tell(one_line(line))
+
+
+def _tell(line: str) -> None:
+    """Print a line of what went wrong, if that can be: the exit code says it, too, and nothing may go wrong of it."""
+    with contextlib.suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _print_document(error: str, problems: Sequence[Problem] = ()) -> None:
@@ -233,7 +250,7 @@ def _print_document(error: str, problems: Sequence[Problem] = ()) -> None:
         sys.stdout.write(dumps({"ok": False, "error": error, "errors": errors}))
         sys.stdout.flush()
     except OSError:
-        _drop_output()
+        _drop(sys.stdout)
 
 
 def _log() -> Path:
@@ -247,15 +264,20 @@ def _log() -> Path:
     text = f"{now_text()} {sys.argv}\n{traceback.format_exc()}"
     arguments = sys.argv[1:]
     named = arguments[arguments.index("--root") + 1 :][:1] if "--root" in arguments else []
-    folder = root_or_default(Path(named[0]) if named else None) / "runs" / "_system"
     name = f"error-{os.getpid()}.log"
-    for place in (folder, Path(tempfile.gettempdir())):
+    places: tuple[Callable[[], Path], ...] = (
+        lambda: root_or_default(Path(named[0]) if named else None) / "runs" / "_system",
+        lambda: Path(tempfile.gettempdir()),
+    )
+    for find in places:
         try:
-            (place / name).write_text(text, encoding="utf-8")
-        except OSError:
+            place = find() / name
+            place.write_text(text, encoding="utf-8", errors="backslashreplace")
+        except (OSError, ValueError, UserError):
             continue
-        return place / name
-    sys.stderr.write(text)
+        return place
+    for line in text.splitlines():
+        _tell(line)
     return Path("-")
 
 

@@ -5,6 +5,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -201,3 +203,52 @@ def test_members_beside_the_batches_hurt_only_themselves(root, kind, pattern):
         done = program(root, *reader, env=env, check=False)
         assert done.returncode in (0, 1), done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["EIO", "ESTALE", "ENOTCONN"])
+@pytest.mark.parametrize("pattern", ["{root}", "{root}/runs", "{root}/parallelhassnes.toml"])
+def test_a_root_whose_file_system_has_gone_is_one_line_of_every_command(root, pattern, name, tmp_path):
+    context(root, "durable = false\n")
+    (tmp_path / "t.json").write_bytes(table(job("j", command("s", "true"))))
+    env = faults((f"{re.escape(pattern.format(root=root))}(/|$)", name))
+    for arguments in (
+        ("init",),
+        ("tick",),
+        ("submit", str(tmp_path / "t.json")),
+        ("scoreboard",),
+        ("results", "--json"),
+        ("doctor",),
+        ("audit", "verify"),
+        ("gc",),
+        ("token", "list"),
+    ):
+        done = program(root, *arguments, env=env, check=False)
+        assert "Traceback" not in done.stderr, (arguments, done.stderr)
+        assert "internal error" not in done.stderr, (arguments, done.stderr)
+        told = done.stderr.splitlines() or done.stdout.splitlines()
+        assert any(os.strerror(getattr(errno, name)) in line for line in told) or done.returncode == 0, (
+            arguments,
+            done,
+        )
+
+
+@pytest.mark.parametrize("error", ["OSError(116, 'Stale file handle')", "RuntimeError('ours')", "UserError('x')"])
+def test_nothing_that_a_command_ends_by_is_told_by_a_traceback(root, tmp_path, error):
+    """Neither the root, nor a folder for the log, nor standard error can be written to."""
+    code = (
+        "import sys, os\n"
+        "from parallelhassnes.cli import app\n"
+        "from parallelhassnes.errors import UserError\n"
+        f"def obey(): raise {error}\n"
+        "app._obey = obey\n"
+        f"sys.argv = ['parallelhassnes', 'tick', '--root', {str(root)!r}]\n"
+        "app.main()\n"
+    )
+    env = {**os.environ, **faults((rf"{re.escape(str(root))}|error-\d+\.log", "ESTALE"))}
+    argv = [sys.executable, "-c", code]
+    done = subprocess.run(argv, env=env, cwd="/", capture_output=True, text=True, check=False)
+    assert done.returncode == (3 if "Runtime" in error else 2), done
+    assert "During handling" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1 or "internal error (RuntimeError)" in done.stderr, done.stderr
+    with open("/dev/full", "w") as full:
+        assert subprocess.run(argv, env=env, cwd="/", stderr=full, check=False).returncode == done.returncode
