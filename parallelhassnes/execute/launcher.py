@@ -205,7 +205,7 @@ def _freeze_heap() -> None:
         from parallelhassnes.execute import shared_heap  # by then: a pass that starts nothing does without
 
         gc.collect()
-        shared_heap.make_immortal()
+        shared_heap.share()
         gc.freeze()
         gc.set_threshold(_GARBAGE, 20, 20)
         _Heap.modules_frozen = len(sys.modules)
