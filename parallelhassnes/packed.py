@@ -8,7 +8,7 @@ A file is looked for here only where nothing is at its path, so a batch that is 
 left some folders is read from these. Readers get a descriptor as of any other file: of memory, or of a nameless file
 where it is large. A member is found by its path below the batch's folder, and never leads out of the archive.
 
-``store/archives/packing.py`` makes and opens archives; ``walk``, the readers of records and ``attempts`` come here.
+``store/archives/packing.py`` makes archives, ``unpacking.py`` beside it brings their files back; ``walk``, the readers of records and ``attempts`` come here.
 """
 
 import contextlib

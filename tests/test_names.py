@@ -10,22 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallelhassnes.errors import UserError
-from parallelhassnes.names import (
+from parallelhassnes.key_names import (
     KEY_RULES,
-    Ids,
     agent_key,
+    key_dir,
+    key_from_dir,
+    key_rules_markdown,
+    normalise_queue_key,
+    queue_key,
+)
+from parallelhassnes.names import (
+    Ids,
     attempt_name,
     check_id,
     edits,
     is_safe_id,
-    key_dir,
-    key_from_dir,
-    key_rules_markdown,
     nearest,
     new_batch_id,
     new_run_id,
-    normalise_queue_key,
-    queue_key,
     safe_id,
 )
 

@@ -18,7 +18,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.refs import resolve
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, attempts, decider, earlier_batches, members
-from parallelhassnes.store.archives import packing
+from parallelhassnes.store.archives import packing, unpacking
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import parse_time
@@ -173,7 +173,7 @@ def unpack(ctx: Context, text: str, *, for_now: bool = False) -> Packed:
         with _told(batch_id):
             packing.prove(pack, ledger.seals(batch_dir))
             aside.mkdir()
-            packing.extract(pack, aside)
+            unpacking.extract(pack, aside)
         with decider.deciding(ctx.layout):
             _still(batch_id, batch_dir, pack, "unpacked")
             for steps in pack.rest:

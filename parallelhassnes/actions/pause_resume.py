@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from parallelhassnes import formatting, names
+from parallelhassnes import formatting, key_names, names
 from parallelhassnes.actions.attribution import ActionResult, said
 from parallelhassnes.errors import UnknownId, UserError
 from parallelhassnes.refs import resolve
@@ -162,7 +162,7 @@ def resume(ctx: Context, target: str, reason: str = "") -> Held:
             lambda state: bool(state.holds),
             lambda state: state.model_copy(update={"paused": None, "breakers": {}}).changed(f"resumed {word}", word.at),
         )
-        folder = names.key_dir(key)
+        folder = key_names.key_dir(key)
         _bind_again(ctx, [found[1] for found in tickets.ready_folders(ctx.layout) if found[0] == folder])
     started = len(pass_and_wake(ctx))
     return Held(target=name, changed=changed, line=f"{key or name} goes on", started=started)
@@ -223,7 +223,7 @@ def _key(ctx: Context, key: str, event: str, reason: str, when: Any, change: Any
 def known_key(ctx: Context, text: str) -> str | None:
     """Return the queue key that a text names, normalised; None where nothing in the store or the configuration has it."""
     try:
-        key = names.normalise_queue_key(text, ctx.config.aliases)
+        key = key_names.normalise_queue_key(text, ctx.config.aliases)
     except UserError:
         return None
     return key if key in _known_keys(ctx) else None
@@ -245,7 +245,7 @@ def _known_keys(ctx: Context) -> set[str]:
 
 def _key_of(folder: str) -> Iterable[str]:
     try:
-        return (names.key_from_dir(folder),)
+        return (key_names.key_from_dir(folder),)
     except UserError:  # a name too long to be read back
         return ()
 

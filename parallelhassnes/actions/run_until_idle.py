@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from parallelhassnes.env_file import BadEnvFile
 from parallelhassnes.errors import UserError
-from parallelhassnes.names import key_dir
+from parallelhassnes.key_names import key_dir
 from parallelhassnes.schedule import health
 from parallelhassnes.schedule.context import Context, renewed
 from parallelhassnes.schedule.ingest import Ingested

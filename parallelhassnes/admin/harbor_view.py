@@ -26,7 +26,7 @@ from parallelhassnes.admin.harbor_export import FoundTrial
 from parallelhassnes.errors import UserError
 from parallelhassnes.steps.trial import preload
 from parallelhassnes.store import atomic
-from parallelhassnes.store.archives import packing
+from parallelhassnes.store.archives import unpacking
 from parallelhassnes.store.evidence import removals
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _link_trial(source: Path, target: Path) -> None:
     fresh = atomic.temp_path(target.parent)
     fresh.mkdir()
     try:
-        packing.extract(pack, fresh, ["/".join(Path(place).parts[:5])])
+        unpacking.extract(pack, fresh, ["/".join(Path(place).parts[:5])])
         _link_tree(fresh / place, target, without=OWN_FILES)
     finally:
         walk.remove_tree(fresh)

@@ -231,7 +231,7 @@ def options(concurrency: int | None, limit: list[str] | None, no_codex: bool) ->
 def parse_limits(texts: list[str] | None) -> dict[str, int]:
     """Return ``KEY=N`` texts as a dict with normalised keys; UserError where one is not of that form."""
     from parallelhassnes.errors import UserError
-    from parallelhassnes.names import normalise_queue_key
+    from parallelhassnes.key_names import normalise_queue_key
 
     found = {}
     for text in texts or ():

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
-from parallelhassnes import names
+from parallelhassnes import key_names, names
 from parallelhassnes.errors import UserError
-from parallelhassnes.names import key_dir
+from parallelhassnes.key_names import key_dir
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys, table_limits
 from parallelhassnes.schedule.process.host_slots import HostSlots
@@ -128,7 +128,7 @@ class KeyLanes:
     def queue_key(self) -> str:
         """The key itself; empty where the folder's name does not tell, and no ticket tells it either."""
         with contextlib.suppress(UserError):
-            return names.key_from_dir(self.key)
+            return key_names.key_from_dir(self.key)
         for _, _, folder in tickets.folders_of(self.ctx.layout, self.key):
             for head in tickets.in_order(folder):
                 with members.apart(head, lambda _: None):

@@ -9,7 +9,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from parallelhassnes.names import key_dir
+from parallelhassnes.key_names import key_dir
 from parallelhassnes.plan import BatchMeta, JobSpec, StepSpec
 from parallelhassnes.schedule import health, quarantine
 from parallelhassnes.schedule.additions import add_steps, carry_over

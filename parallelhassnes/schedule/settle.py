@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from parallelhassnes.execute import launcher
-from parallelhassnes.names import key_dir
+from parallelhassnes.key_names import key_dir
 from parallelhassnes.plan import JobSpec, StepSpec
 from parallelhassnes.schedule import early_stopping, health, quarantine, rebuild
 from parallelhassnes.schedule.context import Context

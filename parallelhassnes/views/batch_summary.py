@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from parallelhassnes import formatting, names
+from parallelhassnes import formatting, key_names
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.limits import concurrency_keys
 from parallelhassnes.steps.safe_read import mapping
@@ -144,6 +144,6 @@ def _queue(steps: list[StepStatus]) -> dict[str, KeyLoad]:
 def key_of(folder: str) -> str:
     """Return the queue key of a folder of the queue; the folder's own name where that is too long to be read back."""
     try:
-        return names.key_from_dir(folder)
+        return key_names.key_from_dir(folder)
     except UserError:
         return folder

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from parallelhassnes import formatting
-from parallelhassnes.names import key_dir
+from parallelhassnes.key_names import key_dir
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.refs import resolve
 from parallelhassnes.schedule import health

@@ -297,17 +297,17 @@ def test_an_unpack_that_another_has_overtaken_puts_no_earlier_archive_back(batch
     ctx, batch_id = batch
     batch_dir = ctx.layout.batch(batch_id)
     packs.pack(ctx, batch_id)
-    extract = packs.packing.extract
+    extract = packs.unpacking.extract
 
     def overtaken(pack, target):
         extract(pack, target)
-        monkeypatch.setattr(packs.packing, "extract", extract)
+        monkeypatch.setattr(packs.unpacking, "extract", extract)
         packs.unpack(ctx, batch_id)
         program(ctx.layout.root, "retry", f"{batch_id}/j/b")
         program(ctx.layout.root, "tick", "--until-idle")
         packs.pack(ctx, batch_id)
 
-    monkeypatch.setattr(packs.packing, "extract", overtaken)
+    monkeypatch.setattr(packs.unpacking, "extract", overtaken)
     with pytest.raises(UserError, match="was changed while it was unpacked"):
         packs.unpack(ctx, batch_id)
     assert len(attempts.names(batch_dir / "j" / "steps" / "b")) == 2

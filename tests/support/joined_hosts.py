@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from stores import context, job, put, shell, table
 
-from parallelhassnes import names
+from parallelhassnes import key_names, names
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.process import attempt_process
 from parallelhassnes.store import atomic, attempts, decider, hosts
@@ -100,7 +100,7 @@ def attempt(ctx: Context, runner: str, *, status: str = "running", at: datetime 
     )
     name = names.attempt_name(run_id, moment)
     folder = attempts.create(step_dir, name, meta, state)
-    key = names.key_dir(ticket.queue_key)
+    key = key_names.key_dir(ticket.queue_key)
     if ctx.layout.ready in path.parents:
         tickets.start_running(ctx.layout, path, key)
     assignment = attempt_process.Assignment(

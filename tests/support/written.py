@@ -20,7 +20,7 @@ from stores import CHECKOUT, table
 
 from parallelhassnes.actions.submit import submit
 from parallelhassnes.execute import finish
-from parallelhassnes.names import key_dir
+from parallelhassnes.key_names import key_dir
 from parallelhassnes.schedule import launch, settle
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits.concurrency_keys import QueueKeys

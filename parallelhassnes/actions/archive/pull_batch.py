@@ -24,8 +24,8 @@ from parallelhassnes.names import is_safe_id, nearest
 from parallelhassnes.refs import LATEST
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, batches, decider, index, uploaded_tasks
-from parallelhassnes.store.archives import packing
 from parallelhassnes.store.archives import remote_batch as remote
+from parallelhassnes.store.archives import unpacking
 from parallelhassnes.store.archives.object_store import ObjectStore
 from parallelhassnes.store.archives.remote_batch import RemoteHead
 from parallelhassnes.store.evidence import ledger, removals
@@ -236,7 +236,7 @@ class _ProvedBatch(NamedTuple):
 def _bring(store: ObjectStore, head: RemoteHead, aside: Path, threads: int) -> _ProvedBatch:
     """Make the batch's folder, proved."""
     with remote.members(store, head.records) as members:
-        packing.extract_members(members, aside)
+        unpacking.extract_members(members, aside)
     read = _prove(store, head, aside, threads, partial(extract, aside))
     for place in (
         removals.of(aside).keys() - read.back.keys()
@@ -290,7 +290,7 @@ def _bring_tasks(ctx: Context, store: ObjectStore, head: RemoteHead) -> None:
         fresh.mkdir()
         try:
             with remote.members(store, task.blobs, digest) as members:
-                packing.extract_members(members, fresh)
+                unpacking.extract_members(members, fresh)
             if uploaded_tasks.content_of(fresh / digest) != digest:
                 raise remote.wrong(store, f"{remote.TASKS}/{digest}.json", "holds another task than it is named by")
             with contextlib.suppress(FileExistsError):

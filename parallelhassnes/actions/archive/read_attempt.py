@@ -13,7 +13,7 @@ from typing import IO, Any, NamedTuple
 from parallelhassnes import walk
 from parallelhassnes.actions.archive.push_batch import THREADS, each_of
 from parallelhassnes.store import atomic, attempts
-from parallelhassnes.store.archives import packing
+from parallelhassnes.store.archives import packing, unpacking
 from parallelhassnes.store.archives import remote_batch as remote
 from parallelhassnes.store.archives.object_store import ObjectStore
 from parallelhassnes.store.archives.remote_batch import SealedAttempt
@@ -119,7 +119,7 @@ def extract(aside: Path, store: ObjectStore, attempt: SealedAttempt, then: Mappi
     fresh.mkdir()
     try:
         with remote.members(store, attempt.blobs, packing.ATTEMPT) as members:
-            packing.extract_members(_sealed(store, attempt, then, members), fresh)
+            unpacking.extract_members(_sealed(store, attempt, then, members), fresh)
         made = fresh / packing.ATTEMPT
         found = seal.survey(made, sync=False, like=then)
         walk.remove_tree(target)

@@ -15,7 +15,7 @@ from parallelhassnes.api.http.auth import needs
 from parallelhassnes.api.http.responses import Id, Reason, Why
 from parallelhassnes.api.live.server_state import ServerState, SiteHere
 from parallelhassnes.api.routes.jobs import place
-from parallelhassnes.names import MAX_KEY
+from parallelhassnes.key_names import MAX_KEY
 
 router = APIRouter(prefix="/v1", dependencies=[Depends(needs("read"))])
 

@@ -11,7 +11,7 @@ from parallelhassnes.actions.pause_resume import Held
 from parallelhassnes.api.http.auth import needs
 from parallelhassnes.api.http.responses import KnownHere, polled
 from parallelhassnes.api.live.server_state import SiteHere
-from parallelhassnes.names import MAX_KEY
+from parallelhassnes.key_names import MAX_KEY
 from parallelhassnes.views.runners import with_what_they_run
 from parallelhassnes.views.scoreboard_models import QueueLine, RunnerLine, SlurmNow
 

@@ -19,7 +19,7 @@ from parallelhassnes.schedule.rules.step_state import stand
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data import ended_line
 from parallelhassnes.store import attempts, batches
-from parallelhassnes.store.archives import packing
+from parallelhassnes.store.archives import unpacking
 from parallelhassnes.store.evidence import ledger, removals, seal
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import Overrides, now_text
@@ -112,7 +112,7 @@ def hold_back(layout: Layout, job: JobSpec, step_ids: Sequence[str], by: str) ->
 def take(layout: Layout, batch_id: str, job: JobSpec, step: StepSpec, folder: Path, **origin: Any) -> None:
     """Give a step a sealed attempt from elsewhere, and the ledger its line; again after a crash. One whose files were removed stays one."""
     step_dir, batch_dir = layout.step(batch_id, job.job_id, step.step_id), layout.batch(batch_id)
-    adopted = packing.adopt(folder, step_dir)
+    adopted = unpacking.adopt(folder, step_dir)
     tell(layout, batch_id, job, step, adopted, **origin)
     gone = removals.of_attempt(folder)
     if gone is not None:

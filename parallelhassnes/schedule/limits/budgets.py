@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from parallelhassnes import formatting, names
+from parallelhassnes import formatting, key_names
 from parallelhassnes.config import Budget
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
@@ -139,6 +139,6 @@ def _of_ticket(path: Path) -> tuple[str, str]:
 def key_of(path: Path) -> str:
     """Return the queue key in a running ticket's path; empty where its folder's name is too long to be read back."""
     try:
-        return names.key_from_dir(path.parent.name)
+        return key_names.key_from_dir(path.parent.name)
     except UserError:
         return ""

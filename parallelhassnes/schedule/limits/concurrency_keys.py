@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from parallelhassnes.config import Config
-from parallelhassnes.names import key_dir
+from parallelhassnes.key_names import key_dir
 from parallelhassnes.plan import StepSpec
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.rules import adaptive_limits, circuit_breaker

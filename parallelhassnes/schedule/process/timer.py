@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 
 from parallelhassnes.execute import launcher, logs, processes
-from parallelhassnes.names import key_dir
+from parallelhassnes.key_names import key_dir
 from parallelhassnes.schedule import ephemeral_secrets, health
 from parallelhassnes.schedule.context import ENTRY_POINTS, Context, renewed
 from parallelhassnes.schedule.limits import start_rate

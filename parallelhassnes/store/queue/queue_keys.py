@@ -22,7 +22,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from parallelhassnes.errors import UserError
-from parallelhassnes.names import key_dir, key_from_dir
+from parallelhassnes.key_names import key_dir, key_from_dir
 from parallelhassnes.plan import Record
 from parallelhassnes.store import atomic, clocks
 from parallelhassnes.store.layout import Layout

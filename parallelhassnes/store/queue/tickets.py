@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parallelhassnes.errors import UserError
-from parallelhassnes.names import key_dir
+from parallelhassnes.key_names import key_dir
 from parallelhassnes.store import atomic, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import turns

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from parallelhassnes.errors import UserError
-from parallelhassnes.names import normalise_queue_key
+from parallelhassnes.key_names import normalise_queue_key
 
 ON_THE_HOST = frozenset({"terminus-2", "computer-1", "dspy-rlm"})
 """Agents that call a model from this host, whatever their class says of other keys: litellm looks for the key of the model's provider."""

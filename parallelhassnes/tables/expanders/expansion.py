@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from parallelhassnes.errors import UserError
-from parallelhassnes.names import agent_key, normalise_queue_key
+from parallelhassnes.key_names import agent_key, normalise_queue_key
 from parallelhassnes.plan import LEFT_OPEN, Enough, Resources, Retry, StepSpec, merged_classes
 from parallelhassnes.tables.expanders.task_env import Taken, taken
 from parallelhassnes.tables.expanders.tasks import FoundTask

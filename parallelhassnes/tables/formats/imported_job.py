@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from parallelhassnes.errors import UserError
 from parallelhassnes.formatting import counted
-from parallelhassnes.names import BATCH_FILES, Ids, agent_key, normalise_queue_key, safe_id
+from parallelhassnes.key_names import agent_key, normalise_queue_key
+from parallelhassnes.names import BATCH_FILES, Ids, safe_id
 from parallelhassnes.plan import LEFT_OPEN, ImportedJob, PassRule, Plan, Retry, StepSpec
 from parallelhassnes.tables.expanders.expansion import Draft, Expansion
 from parallelhassnes.tables.expanders.plan_check import finish

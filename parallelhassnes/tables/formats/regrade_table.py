@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from parallelhassnes.names import agent_key
+from parallelhassnes.key_names import agent_key
 from parallelhassnes.plan import LEFT_OPEN, PassRule, Plan, Regraded, RegradedBatch, Retry, StepSpec
 from parallelhassnes.tables.expanders.expansion import Draft, Expansion
 from parallelhassnes.tables.expanders.passing import rule_for
