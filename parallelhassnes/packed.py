@@ -13,6 +13,7 @@ where it is large. A member is found by its path below the batch's folder, and n
 
 import contextlib
 import errno
+import hashlib
 import io
 import json
 import os
@@ -76,6 +77,19 @@ class Pack:
 
     def section(self, key: str) -> Section | None:
         return self.attempts.get(key) or self.rest.get(key)
+
+    def seals(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Return the place of each attempt → SHA-256 of its seal, and the seal, from the file beside the archive.
+
+        Raises:
+            OSError: that file is not the one that was written with the archive.
+        """
+        with open(f"{self.folder}/{SEALS}", "rb") as stream:  # noqa: PTH123 - the store's own file
+            data = stream.read()
+        if hashlib.sha256(data).hexdigest() != self.index.get("seals_sha256"):
+            raise OSError(errno.EIO, "is not what was packed", f"{self.folder}/{SEALS}")
+        lines = map(json.loads, data.splitlines())
+        return {line["attempt"]: (line["seal_sha256"], line["seal"]) for line in lines}
 
     @contextlib.contextmanager
     def raw(self, section: Section, skip: int = 0) -> "Iterator[_Stretch]":
@@ -167,14 +181,21 @@ def of(batch_dir: Path | str) -> Pack | None:
     Raises:
         OSError: its index cannot be read.
     """
-    path = f"{batch_dir}/{INDEX}"
+    info = _index(batch_dir)
+    return None if info is None else _load(os.fspath(batch_dir), file_stamp.of(info))
+
+
+def is_there(batch_dir: Path | str) -> bool:
+    """Tell whether a batch is packed, without reading the index of its archive."""
+    return _index(batch_dir) is not None
+
+
+def _index(batch_dir: Path | str) -> os.stat_result | None:
     try:
-        info = os.stat(path)  # noqa: PTH116 - asked of every batch whose file is missing
+        info = os.stat(f"{batch_dir}/{INDEX}")  # noqa: PTH116 - asked of every batch whose file is missing
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if not stat.S_ISREG(info.st_mode):  # a job of that name, of an earlier version
-        return None
-    return _load(os.fspath(batch_dir), file_stamp.of(info))
+    return info if stat.S_ISREG(info.st_mode) else None  # else a job of that name, of an earlier version
 
 
 @lru_cache(maxsize=16)

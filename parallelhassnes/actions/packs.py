@@ -24,7 +24,6 @@ from parallelhassnes.store.queue import tickets
 from parallelhassnes.store.records import parse_time
 from parallelhassnes.views import batch_status, projection
 
-_FOR_NOW = b'"for_now":true'
 _MOVES = {"running": "runs", "waiting": "waits to run", "blocked": "is not over"}
 
 
@@ -43,20 +42,30 @@ class Packed(BaseModel):
     freed_inodes: int = 0
 
 
-def finished(ctx: Context, days: float) -> list[str]:
-    """Return the batches that ended so many days ago or earlier and are not packed, oldest first."""
+def finished(ctx: Context, days: float, among: Iterable[str] | None = None) -> list[str]:
+    """Return the batches that ended so many days ago or earlier and are not packed, oldest first.
+
+    Args:
+        among: only these are looked at, in this order; all where left out.
+    """
     found = []
-    for batch_id in ctx.layout.batch_ids():
-        with members.apart(ctx.layout.batch(batch_id)):
-            batch_dir = ctx.layout.batch(batch_id)
-            if packed.of(batch_dir) is not None or why_not(ctx, batch_id):
-                continue
-            fold = projection.load(batch_dir)
-            projection.take_in(fold, batch_dir)
-            last = parse_time(fold.last_at) if fold.last_at else batch_dir.stat().st_mtime
-            if time.time() - last >= days * 86_400:
+    for batch_id in ctx.layout.batch_ids() if among is None else among:
+        batch_dir = ctx.layout.batch(batch_id)
+        with members.apart(batch_dir):
+            if not packed.is_there(batch_dir) and _ended_before(batch_dir, days) and not why_not(ctx, batch_id):
                 found.append(batch_id)
     return found
+
+
+def _ended_before(batch_dir: Path, days: float) -> bool:
+    """Tell whether the newest event of the batch's steps was so many days ago, or earlier."""
+    return time.time() - last_event(batch_dir) >= days * 86_400
+
+
+def last_event(batch_dir: Path) -> float:
+    """Return when the newest event of the batch's steps was, in seconds since the epoch; where there was none, when its folder was changed."""
+    last_at = projection.load(batch_dir).last_at
+    return parse_time(last_at) if last_at else batch_dir.stat().st_mtime
 
 
 def pack(ctx: Context, text: str) -> Packed:
@@ -217,7 +226,7 @@ def is_cut_off(batch_dir: Path) -> bool:
     pack = packed.of(batch_dir)
     if pack is not None:
         return bool(_originals(batch_dir, pack))
-    return _FOR_NOW in atomic.read_bytes(batch_dir / ledger.LEDGER) and bool(_last(batch_dir).get("for_now"))
+    return bool(_last(batch_dir).get("for_now"))
 
 
 def _drop(batch_dir: Path, number: int, *, for_now: bool = False) -> None:
@@ -283,7 +292,7 @@ def _places(batch_dir: Path) -> Iterable[str]:
 def _last(batch_dir: Path) -> dict[str, Any]:
     """Return the newest line about the batch's archive; empty where there is none."""
     last: dict[str, Any] = {}
-    for _, line in ledger.read(batch_dir):
+    for line in ledger.mentioning(batch_dir, 'packed"'):
         if line.get("event") in ("packed", "unpacked"):
             last = line
     return last

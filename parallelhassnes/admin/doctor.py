@@ -32,6 +32,7 @@ from parallelhassnes.steps.agent.adapters.agent_cli import NotInstalled
 from parallelhassnes.steps.agent.adapters.by_name import BUILT_IN, agent
 from parallelhassnes.steps.trial import leftovers
 from parallelhassnes.store import attempts, batches, earlier_batches, hosts, locks, members, space
+from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import handed, tickets
 from parallelhassnes.views import host_lines
 
@@ -196,6 +197,8 @@ def _damage(ctx: Context) -> Iterator[Check]:
             for job_dir in batches.job_dirs(ctx.layout, batch_id):
                 batches.read_job(job_dir)
             batches.read_control(place)
+            ledger.check_readable(place)
+            batches.judged(place)
         for error in errors:
             if isinstance(error, earlier_batches.EarlierBatch):
                 yield Check(name=f"batch {batch_id}", state="note", text=earlier_batches.HELD)

@@ -19,6 +19,8 @@ from parallelhassnes.store.records import Control, Overrides, Ticket, dump, now_
 
 JOB, META, CONTROL, OVERRIDES = ("job.json", "batch_meta.json", "control.json", "overrides.json")
 
+TABLE = "launch_table.json"
+"""The table as submitted, where that is JSON."""
 JOB_HASHES = "jobs.sha256"
 """``<job_id> <SHA-256>`` of each ``job.json``, in the table's order; the hash of it all stands in the ledger."""
 DERIVED = ("index.json", "scoreboard.batch.json", "scoreboard.shown.json", "spans.batch.json", "trials.batch.json")
@@ -72,6 +74,22 @@ def read_batch(batch_dir: Path) -> BatchMeta:
     if earlier_batches.is_one(document):
         raise earlier_batches.EarlierBatch(batch_dir, document)
     return atomic.parse(BatchMeta, document, batch_dir / META)
+
+
+def judged(batch_dir: Path) -> list[str]:
+    """Return ``batch/job/step/attempt`` of what a batch judges, if it is a regrade.
+
+    Raises:
+        CorruptFile: its table does not say.
+    """
+    if read_batch(batch_dir).regrade is None:
+        return []
+    try:
+        return [str(trial["regrade"]["attempt"]) for trial in atomic.read_json(batch_dir / TABLE)["trials"]]
+    except FileNotFoundError:
+        raise atomic.CorruptFile(f"{batch_dir / TABLE}: is gone") from None
+    except (KeyError, TypeError):
+        raise atomic.CorruptFile(f"{batch_dir / TABLE}: is no table of a regrade") from None
 
 
 def read_about(batch_dir: Path) -> dict[str, Any]:

@@ -249,7 +249,9 @@ def test_nothing_goes_while_a_batch_that_may_have_taken_it_over_cannot_be_read(r
     (mute / ledger.LEDGER).rename(root / "aside")
     (mute / ledger.LEDGER).mkdir()
     done = json.loads(program(root, "gc", "--yes", "--json").stdout)
-    assert done["kept"] == [f"{batch_id}: may be taken over or judged by {mute.name}, which cannot be read"]
+    assert done["kept"] == [
+        f"{batch_id}: may be taken over or judged by {mute.name}, which cannot be read; mend it as `parallelhassnes doctor` says"
+    ]
     assert removals.of(ctx.layout.batch(batch_id)) == {}
     (mute / ledger.LEDGER).rmdir()
     (root / "aside").rename(mute / ledger.LEDGER)

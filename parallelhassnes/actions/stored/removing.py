@@ -43,7 +43,7 @@ def carry_out(ctx: Context, made: RemovalPlan) -> Collected:
                 gone[batch_id] = _of_batch(ctx, batch_id, made, done)
         days = made.pack_after_days
         again = [each for each in made.repack if is_to_be_packed_again(ctx, each, done)]
-        due = [*again, *(packs.finished(ctx, days) if days is not None else [])]
+        due = [*again, *(packs.finished(ctx, days, made.ended) if days is not None else [])]
         done.packed = []
         for batch_id in dict.fromkeys(due):
             with _told(done, batch_id):

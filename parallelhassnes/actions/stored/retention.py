@@ -3,14 +3,17 @@
 What goes of an attempt and what stays, and what a tombstone says, stands in ``store.evidence.removals``. Only a batch that might be packed is touched
 (``packs.why_not``: nothing of it runs, waits or is held, and all is sealed as its ledger says), and none of its attempts that another batch has taken over or
 judges.
+
+Of a batch in which nothing is to be done a note is left (``retention_notes``), so a ``gc`` costs what has changed or is due since the one before.
 """
 
 import contextlib
 import fnmatch
+import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -20,7 +23,9 @@ from pydantic import BaseModel
 
 from parallelhassnes import packed, places
 from parallelhassnes.actions import packs
+from parallelhassnes.actions.stored import retention_notes
 from parallelhassnes.actions.stored.archived import AskedArchive
+from parallelhassnes.actions.stored.retention_notes import BatchNote
 from parallelhassnes.config import RetentionRule
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
@@ -28,15 +33,15 @@ from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data import ended_line
 from parallelhassnes.store import atomic, attempts, batches, earlier_batches, members
 from parallelhassnes.store.archives.object_store import ObjectStore
-from parallelhassnes.store.evidence import ledger, merkle, removals, seal
+from parallelhassnes.store.evidence import ledger, merkle, removals
 from parallelhassnes.store.evidence.removals import Tombstone
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.records import parse_time
 from parallelhassnes.views import outcome
 
 _DAY_SEC = 86_400
-_REGRADE = b'{"regrade":'
-"""How the table of a regrade begins."""
+_CARRIED = '"carried"'
+"""Stands in every line of what a batch has taken over."""
 
 
 class RuleUse(BaseModel):
@@ -82,13 +87,44 @@ class Removable(NamedTuple):
     tombstone: Tombstone
 
 
-class Uses(NamedTuple):
+@dataclass
+class Uses:
     """What batches have of others."""
 
-    taken: dict[str, str]
+    taken: dict[str, str] = field(default_factory=dict)
     """``batch/place`` of each attempt that other batches have taken over or judge → one of these batches."""
-    unknown: str
-    """Why nothing may go, where a batch does not say what it has of others; empty where all do."""
+    mute: list[str] = field(default_factory=list)
+    """Batches that do not say what they have of others, as they cannot be read."""
+
+    @property
+    def unknown(self) -> str:
+        """Why nothing may go; empty where all batches say what they have of others."""
+        if not self.mute:
+            return ""
+        one = self.mute[0]
+        more = f", and by {len(self.mute) - 1} more," if len(self.mute) > 1 else ","
+        them = "them" if len(self.mute) > 1 else "it"
+        return f"may be taken over or judged by {one}{more} which cannot be read; mend {them} as `parallelhassnes doctor` says"
+
+
+@dataclass
+class _Weighed:
+    """What a whole look at a batch has found."""
+
+    size: int
+    """Bytes of its ledger."""
+    found: dict[str, Removable] = field(default_factory=dict)
+    """Place of each attempt that a rule would have go."""
+    kept: Counter[str] = field(default_factory=Counter)
+    """Why others that would go are kept → how many."""
+    due: float | None = None
+    """When a rule will have the next one go, in seconds since the epoch; None: never."""
+    is_archive_asked: bool = False
+    """What goes depends on an archive, of which no stamp of the batch tells."""
+
+    def will_be(self, due: float) -> None:
+        """Note when an attempt will be due that is not yet."""
+        self.due = due if self.due is None else min(self.due, due)
 
 
 @dataclass
@@ -108,6 +144,8 @@ class RemovalPlan:
     """Batch → places of the attempts that have a tombstone, and files still."""
     repack: list[str] = field(default_factory=list)
     """Batches that an earlier ``gc`` has unpacked, and not packed again, and those whose ``pack`` was cut off."""
+    ended: list[str] = field(default_factory=list)
+    """Batches that ended so long ago that they are to be packed."""
     said: Collected = field(default_factory=lambda: Collected(dry_run=True))
 
 
@@ -123,28 +161,48 @@ def plan(ctx: Context) -> RemovalPlan:
             "there are no rules for gc", fix="write [retention] into parallelhassnes.toml, as docs/files.md has it"
         )
     made = RemovalPlan(ctx.layout.batch_ids(), rules.rules, AskedArchive(ctx), rules.pack_after_days)
-    _find(ctx, made, made.known)
-    ended = packs.finished(ctx, made.pack_after_days) if made.pack_after_days is not None else []
-    made.said.packed = list(dict.fromkeys([*made.repack, *ended]))
+    now = time.time()
+    notes = _find(ctx, made, made.known, now)
+    retention_notes.leave(ctx.layout, rules, notes)
+    if (days := made.pack_after_days) is not None:
+        young = {each for each, note in notes.items() if note.last_at is None or now - note.last_at < days * _DAY_SEC}
+        made.ended = packs.finished(ctx, days, [each for each in made.known if each not in young])
+    made.said.packed = list(dict.fromkeys([*made.repack, *made.ended]))
     return made
 
 
 def plan_of_archived(ctx: Context, batch_id: str, rule: RetentionRule, store: ObjectStore) -> RemovalPlan:
     """Find what goes of one batch by one rule, because an archive has it."""
     made = RemovalPlan(ctx.layout.batch_ids(), (rule,), AskedArchive(ctx, store), None)
-    _find(ctx, made, [batch_id])
+    _find(ctx, made, [batch_id], time.time())
     return made
 
 
-def _find(ctx: Context, made: RemovalPlan, batch_ids: Sequence[str]) -> None:
-    now, uses = time.time(), uses_of(ctx.layout, made.known)
-    for batch_id in batch_ids:
-        with members.apart(ctx.layout.batch(batch_id)), contextlib.suppress(earlier_batches.EarlierBatch):
-            _look(ctx, batch_id, uses, made, now)
+def _find(ctx: Context, made: RemovalPlan, batch_ids: Collection[str], now: float) -> dict[str, BatchNote]:
+    """Find what goes of some batches; the notes of those in which nothing is to be done."""
+    known = retention_notes.read(ctx.layout, ctx.config.retention)
+    notes: dict[str, BatchNote] = {}
+    uses, looks = Uses(), dict[str, _Weighed]()
+    for batch_id in made.known:
+        note = known.get(batch_id)
+        with _apart(ctx.layout, batch_id, uses):
+            fits = note is not None and note.fits(ctx.layout.batch(batch_id))
+            if note is not None and fits and not (batch_id in batch_ids and note.is_due(now)):
+                uses.taken.update(dict.fromkeys(note.taken, batch_id))
+            elif batch_id in batch_ids:
+                note = _look(ctx, batch_id, uses, made, looks, now)
+            else:
+                _add_uses(ctx.layout, batch_id, uses)
+            if note is not None:
+                notes[batch_id] = note
+    for batch_id, look in looks.items():
+        with members.apart(ctx.layout.batch(batch_id)):
+            _decide(ctx, batch_id, look, uses, made)
     made.said.rules = told(made, made.goes)
     made.said.finished = sum(map(len, made.half.values()))
     made.said.failed = list(made.archive.troubles)
     made.said.ok = not made.said.failed
+    return notes
 
 
 def told(made: RemovalPlan, goes: Mapping[str, Mapping[str, Removable]]) -> list[RuleUse]:
@@ -168,21 +226,59 @@ def told(made: RemovalPlan, goes: Mapping[str, Mapping[str, Removable]]) -> list
 # --- finding ----------------------------------------------------------------------------------------------------
 
 
-def _look(ctx: Context, batch_id: str, uses: Uses, made: RemovalPlan, now: float) -> None:
+@contextlib.contextmanager
+def _apart(layout: Layout, batch_id: str, uses: Uses) -> Iterator[None]:
+    """Pass over a batch that cannot be read, as one that does not say what it has of others."""
+
+    def note(error: Exception) -> None:
+        uses.mute.append(batch_id)
+        members.pass_over(error)
+
+    with members.apart(layout.batch(batch_id), note):
+        yield
+
+
+def _look(
+    ctx: Context, batch_id: str, uses: Uses, made: RemovalPlan, looks: dict[str, _Weighed], now: float
+) -> BatchNote | None:
+    """Look at all of a batch; a note where nothing is to be done in it, and nothing to be told of it."""
     batch_dir = ctx.layout.batch(batch_id)
-    size, buried = ledger.size(batch_dir), removals.of(batch_dir)
-    half = [place for place in buried if removals.left_of(batch_dir / place)]
-    if half:
-        made.half[batch_id] = half
-    if is_to_be_packed_again(ctx, batch_id, made.said):
-        made.repack.append(batch_id)
-    found, kept = _fitting(batch_dir, made, buried, uses.taken, now)
-    why = (packs.why_not(ctx, batch_id) or uses.unknown) if found else ""
+    stamp, look = retention_notes.stamp(batch_dir), _Weighed(ledger.size(batch_dir))
+    buried = removals.of(batch_dir)
+    lines = _lines(batch_dir, ledger.SEALED, _CARRIED, removals.RESTORED)
+    taken = list(_taken(batch_dir, lines, buried))
+    uses.taken.update(dict.fromkeys(taken, batch_id))
+    with members.apart(batch_dir), contextlib.suppress(earlier_batches.EarlierBatch):
+        half = [place for place in buried if removals.left_of(batch_dir / place)]
+        if half:
+            made.half[batch_id] = half
+        cut_off = packs.is_cut_off(batch_dir)
+        if is_to_be_packed_again(ctx, batch_id, made.said):
+            made.repack.append(batch_id)
+        _weigh_all(batch_dir, made, lines, buried, look, now)
+        looks[batch_id] = look
+        if stamp and not (half or cut_off or look.found or look.kept or look.is_archive_asked):
+            pack = packed.of(batch_dir)
+            asked = made.pack_after_days is not None and pack is None
+            last_at = packs.last_event(batch_dir) if asked else None
+            return BatchNote(stamp, look.due, last_at, taken, list(pack.rest) if pack else [])
+    return None
+
+
+def _decide(ctx: Context, batch_id: str, look: _Weighed, uses: Uses, made: RemovalPlan) -> None:
+    """Tell what goes of what rules would have go, and why the rest is kept."""
+    goes: dict[str, Removable] = {}
+    for place, each in look.found.items():
+        if (user := uses.taken.get(f"{batch_id}/{place}")) is not None:
+            look.kept[f"are taken over or judged by {user}"] += 1
+        else:
+            goes[place] = each
+    why = (packs.why_not(ctx, batch_id) or uses.unknown) if goes else ""
     if why and (line := f"{batch_id}: {why}") not in made.said.kept:
         made.said.kept.append(line)
-    elif found and not why:
-        made.goes[batch_id], made.sizes[batch_id] = found, size
-    for reason, count in kept.items():
+    elif goes and not why:
+        made.goes[batch_id], made.sizes[batch_id] = goes, look.size
+    for reason, count in look.kept.items():
         made.said.kept.append(f"{batch_id}: {count} of its attempts {reason}")
 
 
@@ -197,57 +293,61 @@ def is_to_be_packed_again(ctx: Context, batch_id: str, said: Collected) -> bool:
     return not why
 
 
-def _fitting(
-    batch_dir: Path, made: RemovalPlan, buried: Mapping[str, Tombstone], taken: Mapping[str, str], now: float
-) -> tuple[dict[str, Removable], Counter[str]]:
-    """Return the attempts that go, by their places; and why others that would go are kept, with how many."""
-    found: dict[str, Removable] = {}
-    kept: Counter[str] = Counter()
+def _weigh_all(
+    batch_dir: Path,
+    made: RemovalPlan,
+    lines: Iterable[Mapping[str, Any]],
+    buried: Mapping[str, Tombstone],
+    look: _Weighed,
+    now: float,
+) -> None:
+    """Find which of the batch's attempts have files that the rules would have go, and when the next one will."""
     experiment = batches.read_batch(batch_dir).experiment if made.rules else ""
     by_outcome = any(rule.outcomes for rule in made.rules)
-    named = cache(lambda: made.archive.named(batch_dir))
-    for place, line, since in _ends(batch_dir):
+    named, seals = cache(lambda: made.archive.named(batch_dir)), cache(lambda: _seals(batch_dir))
+    for place, line, since in _ends(lines):
         if place in buried:
             continue
-        days = (now - since) / _DAY_SEC
         came_to = _came_to(batch_dir, place, line) if by_outcome else ""
         weighed: Tombstone | None = None
         lacks = False
-        for rule in made.rules:
-            if not _speaks_of(rule, came_to, experiment):
-                continue
+        for rule in (each for each in made.rules if _speaks_of(each, came_to, experiment)):
             if rule.keep and not rule.min_mb:
                 break
-            weighed = weighed or _weigh(batch_dir, place, line)
+            due = since + (rule.after_days or 0.0) * _DAY_SEC
+            asks = rule.archived and (now >= due or rule is not made.rules[-1])
+            if now < due and not rule.min_mb and not asks:  # what it weighs decides nothing yet
+                look.will_be(due)
+                break
+            weighed = weighed or _weigh(seals(), place, line)
             if weighed is None:
-                kept["have another seal than the ledger names"] += 1
+                look.kept["have another seal than the ledger names"] += 1
                 break
             if weighed.bytes < rule.min_mb * 1e6:
                 continue
-            is_due = rule.after_days is not None and days >= rule.after_days and weighed.files > 0
+            is_due = rule.after_days is not None and now >= due and weighed.files > 0
             if rule.archived and (is_due or rule is not made.rules[-1]):
+                look.is_archive_asked = True
                 there = named()
                 if there is None:  # nobody knows whether this rule speaks of it
                     break
                 if weighed.seal not in there:
                     lacks = lacks or is_due
                     continue
-            user = taken.get(f"{batch_dir.name}/{place}")
-            if is_due and user is not None:
-                kept[f"are taken over or judged by {user}"] += 1
-            elif is_due:
-                found[place] = Removable(rule, weighed)
+            if is_due:
+                look.found[place] = Removable(rule, weighed)
+            elif rule.after_days is not None and weighed.files:
+                look.will_be(due)
             break
         else:
-            kept[f"are not in {made.archive.address} yet"] += lacks
-    return found, +kept
+            look.kept.update([f"are not in {made.archive.address} yet"] * lacks)
 
 
-def _ends(batch_dir: Path) -> Iterator[tuple[str, Mapping[str, Any], float]]:
+def _ends(lines: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any], float]]:
     """Yield the place of each sealed attempt, the line of its end, and since when its files are here: since then, or since they were brought back."""
     ends: dict[str, Mapping[str, Any]] = {}
     since: dict[str, float] = {}
-    for _, line in ledger.read(batch_dir):
+    for line in lines:
         if (sealed := ledger.sealed_by(line)) is not None:
             ends[sealed[0]] = line
         elif line.get("event") == removals.RESTORED:
@@ -278,51 +378,79 @@ def _fits(label: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(label, pattern.replace("[", "[[]"))
 
 
-def _weigh(batch_dir: Path, place: str, line: Mapping[str, Any]) -> Tombstone | None:
+type _Seals = Callable[[str], tuple[str, dict[str, Any]]]
+"""Place of an attempt → SHA-256 of its seal, and the seal."""
+
+
+def _seals(batch_dir: Path) -> _Seals:
+    """Give the seals of a batch; of a packed one they are read once, from beside the archive."""
+    pack = packed.of(batch_dir)
+    if pack is not None:
+        with contextlib.suppress(OSError):  # else they are in the archive, too
+            return pack.seals().__getitem__
+    return lambda place: _seal(batch_dir / place / attempts.SEAL)
+
+
+def _seal(path: Path) -> tuple[str, dict[str, Any]]:
+    data = atomic.read_bytes(path)
+    return hashlib.sha256(data).hexdigest(), json.loads(data)
+
+
+def _weigh(seals: _Seals, place: str, line: Mapping[str, Any]) -> Tombstone | None:
     """Return what would be said of an attempt, by its seal; None where that is not the one that the ledger names."""
     try:
-        told = seal.recorded(batch_dir / place)
-        files: dict[str, Any] = atomic.read_json(batch_dir / place / attempts.SEAL)["files"]
-    except (OSError, atomic.CorruptFile, KeyError, TypeError):
+        digest, document = seals(place)
+        files: dict[str, Any] = document["files"]
+        root = merkle.root(files)
+    except (OSError, atomic.CorruptFile, ValueError, KeyError, TypeError, AttributeError):
         return None
-    if told["seal_sha256"] != line["seal_sha256"] or told["merkle_root"] != merkle.root(files):
+    if digest != line["seal_sha256"] or (document.get("merkle_root") or root) != root:
         return None
-    return removals.of_seal(told["seal_sha256"], told["merkle_root"], files)
+    return removals.of_seal(digest, root, files)
 
 
-def uses_of(layout: Layout, batch_ids: list[str]) -> Uses:
-    found: dict[str, str] = {}
-    mute: list[str] = []
+def uses_of(layout: Layout, batch_ids: Iterable[str]) -> Uses:
+    """Tell what these batches have of others."""
+    uses = Uses()
     for batch_id in batch_ids:
-        batch_dir = layout.batch(batch_id)
+        with _apart(layout, batch_id, uses):
+            _add_uses(layout, batch_id, uses)
+    return uses
 
-        def note(error: Exception, batch_id: str = batch_id) -> None:
-            mute.append(batch_id)
-            members.pass_over(error)
 
-        with members.apart(batch_dir, note):
-            buried = removals.of(batch_dir)
-            for _, line in ledger.read(batch_dir):
+def _add_uses(layout: Layout, batch_id: str, uses: Uses) -> None:
+    batch_dir = layout.batch(batch_id)
+    lines = _lines(batch_dir, _CARRIED)
+    uses.taken.update(dict.fromkeys(_taken(batch_dir, lines, removals.of(batch_dir)), batch_id))
+
+
+def _taken(batch_dir: Path, lines: Iterable[Mapping[str, Any]], buried: Mapping[str, Tombstone]) -> Iterator[str]:
+    """Yield ``batch/place`` of each attempt that a batch has taken over, and has files of, or judges."""
+    with contextlib.suppress(earlier_batches.EarlierBatch):
+        told = batches.judged(batch_dir)
+        for line in lines:
+            with contextlib.suppress(KeyError):  # a line that no writer of ours has written
                 if line.get("event") == "carried" and "source" in line and str(places.of_line(line)) not in buried:
-                    found[_in_store(f"{line['source']}/{line['attempt']}")] = batch_id
-            found.update(dict.fromkeys(map(_in_store, _judged(batch_dir)), batch_id))
-    unknown = f"may be taken over or judged by {mute[0]}, which cannot be read" if mute else ""
-    return Uses(found, unknown)
+                    told.append(f"{line['source']}/{line['attempt']}")
+        yield from filter(None, map(_in_store, told))
 
 
-def _judged(batch_dir: Path) -> Iterator[str]:
-    """Yield ``batch/job/step/attempt`` of what a regrade judges."""
-    try:
-        data = atomic.read_bytes(batch_dir / "launch_table.json")
-    except FileNotFoundError:
-        return
-    if data.startswith(_REGRADE):
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            for trial in json.loads(data)["trials"]:
-                yield str(trial["regrade"]["attempt"])
+def _lines(batch_dir: Path, *words: str) -> list[dict[str, Any]]:
+    """Return the lines of a ledger that have one of these words.
+
+    Raises:
+        CorruptFile, OSError: there is no ledger, or it cannot be read.
+    """
+    if not ledger.size(batch_dir):
+        with contextlib.suppress(earlier_batches.EarlierBatch):  # which has none
+            batches.read_batch(batch_dir)
+            ledger.check_readable(batch_dir)
+    return list(ledger.mentioning(batch_dir, *words))
 
 
 def _in_store(text: str) -> str:
-    """Turn ``batch/job/step/attempt`` into ``batch/place``."""
+    """Turn ``batch/job/step/attempt`` into ``batch/place``; into nothing what is none."""
+    if text.count("/") != 3:
+        return ""
     batch_id, job_id, step_id, attempt = text.split("/")
     return f"{batch_id}/{places.Place(job_id, step_id, attempt)}"

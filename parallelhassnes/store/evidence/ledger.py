@@ -40,6 +40,8 @@ from parallelhassnes.store.records import now_text
 
 LEDGER = "ledger.jsonl"
 WRITES = "writes"
+SEALED = '"seal_sha256"'
+"""Stands in every line that ``sealed_by`` knows."""
 RULES = 2
 """What a ledger that was begun by this version records: every file that is replaced, and more of each attempt."""
 _BLOCK = 4096
@@ -323,22 +325,38 @@ def read(batch_dir: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]
 
     Lines that are not JSON are passed over, and ``writes``, which the line behind it explains.
     """
+    for lines in _lines(batch_dir, offset):
+        for line, document in zip(lines, _documents(lines), strict=True):
+            offset += len(line) + 1
+            if isinstance(document, dict) and document.get("event") != WRITES:
+                yield offset, document
+
+
+def mentioning(batch_dir: Path, *words: str) -> Iterator[dict[str, Any]]:
+    """Yield the lines in which one of these stands, as ``read`` does. Others are not parsed, which is most of what it costs."""
+    wanted = [word.encode() for word in words]
+    for lines in _lines(batch_dir, 0):
+        some = [line for line in lines if any(word in line for word in wanted)]
+        for document in _documents(some):
+            if isinstance(document, dict) and document.get("event") != WRITES:
+                yield document
+
+
+def _lines(batch_dir: Path, offset: int) -> Iterator[list[bytes]]:
+    """Yield the whole lines from byte ``offset`` on, some thousands at a time."""
     try:
         stream = open(batch_dir / LEDGER, "rb")  # noqa: PTH123, SIM115 - hot path
     except FileNotFoundError:
         return
     except IsADirectoryError:
-        raise atomic.CorruptFile(f"{batch_dir / LEDGER}: is a folder, not a file") from None
+        raise _folder(batch_dir) from None
     with stream:
         stream.seek(offset)
         rest = b""
         while chunk := stream.read(_CHUNK):
             whole, newline, rest = (rest + chunk).rpartition(b"\n")
-            lines = whole.split(b"\n") if newline else []
-            for line, document in zip(lines, _documents(lines), strict=True):
-                offset += len(line) + 1
-                if isinstance(document, dict) and document.get("event") != WRITES:
-                    yield offset, document
+            if newline:
+                yield whole.split(b"\n")
 
 
 def _documents(lines: list[bytes]) -> list[Any]:
@@ -364,8 +382,27 @@ def line_hash(folder: Path, end: int) -> str:
         if end <= 0 or os.pread(handle, 1, end - 1) != b"\n":
             return ""
         return hashlib.sha256(_line_before(handle, end - 1)).hexdigest()
+    except IsADirectoryError:
+        raise _folder(folder) from None
     finally:
         os.close(handle)
+
+
+def check_readable(folder: Path) -> None:
+    """Look whether the ledger is there and can be read.
+
+    Raises:
+        CorruptFile: there is none, or nothing in it: every ledger begins before it can be seen.
+        OSError: it cannot be read.
+    """
+    end = size(folder)
+    if not end:
+        raise atomic.CorruptFile(f"{folder / LEDGER}: is gone or empty")
+    line_hash(folder, end)
+
+
+def _folder(folder: Path) -> atomic.CorruptFile:
+    return atomic.CorruptFile(f"{folder / LEDGER}: is a folder, not a file")
 
 
 def head(folder: Path) -> Head:
@@ -379,13 +416,13 @@ def head(folder: Path) -> Head:
         for raw in stream:
             if not raw.endswith(b"\n"):
                 break
-            last, lines, seals = raw, lines + 1, seals + (b'"seal_sha256":' in raw)
+            last, lines, seals = raw, lines + 1, seals + (SEALED.encode() in raw)
     return Head(hashlib.sha256(last[:-1]).hexdigest() if lines else "", lines, seals)
 
 
 def seals(batch_dir: Path) -> dict[str, str]:
     """Return place of each attempt, below the batch → SHA-256 of its seal, by the lines of their ends."""
-    return dict(filter(None, (sealed_by(line) for _, line in read(batch_dir))))
+    return dict(filter(None, map(sealed_by, mentioning(batch_dir, SEALED))))
 
 
 def sealed_by(line: Mapping[str, Any]) -> tuple[str, str] | None:

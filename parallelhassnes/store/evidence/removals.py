@@ -107,7 +107,7 @@ def _read(batch_dir: str, _ledger_as_of: FileStamp) -> dict[str, Tombstone]:
     found: dict[str, Tombstone] = {}
     seals: dict[str, str] = {}
     batch_id = os.path.basename(batch_dir)  # noqa: PTH119 - a plain path
-    for _, line in ledger.read(Path(batch_dir)):
+    for line in ledger.mentioning(Path(batch_dir), EVENT, RESTORED, ledger.SEALED):
         with contextlib.suppress(KeyError, TypeError, ValueError):  # a line that no writer of ours has written
             if line.get("event") == EVENT:
                 told = {place: stone._replace(batch_id=batch_id) for place, stone in told_by(line).items()}
