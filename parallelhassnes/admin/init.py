@@ -10,7 +10,7 @@ from parallelhassnes.schedule import reboot
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.joining import check_host
 from parallelhassnes.schedule.rebuild import rebuild
-from parallelhassnes.store import identity
+from parallelhassnes.store import atomic, identity, space
 from parallelhassnes.store.layout import Layout
 
 _TEMPLATE = Path(__file__).with_name("template.toml")
@@ -40,14 +40,12 @@ def init(root: Path) -> Initialised:
                 made.append(str(folder.relative_to(layout.root)))
         config = layout.root / CONFIG_NAME
         if not config.exists():
-            with config.open("x", encoding="utf-8") as stream:
-                stream.write(_TEMPLATE.read_text(encoding="utf-8").format(concurrency=Config().concurrency))
+            text = _TEMPLATE.read_text(encoding="utf-8").format(concurrency=Config().concurrency)
+            atomic.claim(config, text.encode())  # whole, or not at all: an empty one would be taken for what was wished
             made.append(CONFIG_NAME)
         identity.store_id(layout.runs)
     except OSError as error:
-        raise UserError(
-            f"{error.filename or root}: {error.strerror}", fix="choose another --root, or free the path"
-        ) from None
+        raise _refused(root, error) from None
     return Initialised(layout.root, made)
 
 
@@ -75,7 +73,15 @@ def ensure(ctx: Context, *, make: bool = False, look: bool = False) -> None:
         identity.store_id(ctx.layout.runs)
         reboot.recover(ctx)
     except OSError as error:
-        raise UserError(f"{error.filename or ctx.layout.root}: {error.strerror}", fix="choose another --root") from None
+        raise _refused(ctx.layout.root, error) from None
+
+
+def _refused(root: Path, error: OSError) -> UserError:
+    """Return what a host refuses of a root, in one line with what to do."""
+    fix = "choose another --root, or free the path"
+    if space.is_full(error):
+        fix = "free some space, or choose another --root"
+    return UserError(f"{error.filename or root}: {error.strerror}", fix=fix)
 
 
 def check_apart(layout: Layout) -> None:

@@ -179,7 +179,7 @@ def is_key(name: str) -> bool:
 
 
 def why_no_key(value: str) -> str:
-    """Tell why no client can send a value as its key, without a character of it; empty where one can.
+    """Tell why no client can send a value as its key, without a character of it; empty for a good one.
 
     A key goes out in a header of HTTP, which takes visible ASCII. Of a client that is given another one not even a request
     comes, and what it says of that sounds like trouble of the network.

@@ -196,8 +196,9 @@ def _write_by(temp: str, path: str, data: bytes, durable: bool) -> None:
         finally:
             os.close(handle)
         os.rename(temp, path)  # noqa: PTH104 - hot path
-    except OSError:
+    except OSError as error:
         Path(temp).unlink(missing_ok=True)
+        error.filename = error.filename or path
         raise
 
 

@@ -712,3 +712,34 @@ def test_what_is_no_file_in_an_archive_is_named_and_not_waited_for(batch, tmp_pa
     )
     blob.rmdir() if make is os.mkdir else blob.unlink()
     assert "1 object put right" in program(ctx.layout.root, "archive", "push", batch_id, "--to", url, "--repair").stdout
+
+
+def test_a_store_that_has_less_or_another_takes_nothing_from_a_good_archive(batch, tmp_path):
+    ctx, batch_id = batch
+    url = str(tmp_path / "archive")
+    program(ctx.layout.root, "archive", "push", batch_id, "--to", url)
+    attempt = next(path for path in attempt_dirs(ctx, batch_id) if (path / "stdout.log").exists())
+    kept, log = tmp_path / "kept", attempt / "stdout.log"
+    said = log.read_bytes()
+    log.chmod(0o600)
+
+    def refused(says: str) -> None:
+        done = program(ctx.layout.root, "archive", "push", batch_id, "--to", url, "--repair", check=False)
+        assert (done.returncode, done.stdout) == (2, ""), done
+        assert says in done.stderr
+        assert "whole" in program(ctx.layout.root, "archive", "verify", batch_id, "--from", url).stdout
+
+    log.write_bytes(said + b"more")
+    refused("stdout.log: is not what was sealed; see what `parallelhassnes audit verify")
+    log.unlink()
+    refused("stdout.log: is not what was sealed")
+    attempt.rename(kept)
+    refused("is gone here, and cannot be sent")
+    kept.rename(attempt)
+    log.write_bytes(said)
+    program(ctx.layout.root, "archive", "push", batch_id, "--to", url, "--repair")
+    assert "whole" in program(ctx.layout.root, "archive", "verify", batch_id, "--from", url).stdout
+    log.write_bytes(said + b"another")
+    other = str(tmp_path / "other")
+    done = program(ctx.layout.root, "archive", "push", batch_id, "--to", other, check=False)
+    assert (done.returncode, done.stdout) == (2, "")

@@ -134,3 +134,26 @@ def test_ctrl_c_while_modules_are_loaded_prints_nothing(root: Path, tmp_path: Pa
     path = f"{tmp_path}{os.pathsep}{stores.CHECKOUT}"
     done = stores.program(root, "scoreboard", env={"PYTHONPATH": path}, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.bubblewrap
+def test_a_full_disk_leaves_no_store_half_made_and_names_the_file(root: Path, tmp_path: Path) -> None:
+    """Of 400 KB, as much is taken as leaves room for the folders and for none of the files."""
+    script = (
+        "cd $FULL && head -c 10M /dev/zero >fill 2>/dev/null; $PROGRAM init --root $FULL; echo $?; "
+        "ls -A $FULL | grep toml; rm fill; $PROGRAM init --root $FULL; echo $?; grep -c concurrency parallelhassnes.toml; "
+        "printf 'min_free_disk_mb = 0\\nmin_free_files = 0\\n' >parallelhassnes.toml; "
+        "head -c 10M /dev/zero >fill 2>/dev/null; $PROGRAM pause openai/gpt-5; echo $?; rm fill; $PROGRAM audit verify"
+    )
+    inner = tmp_path / "inner.sh"
+    inner.write_text(script)
+    bound = f"bwrap --bind / / --dev /dev --proc /proc --size 400000 --tmpfs /mnt --setenv FULL /mnt sh {inner}"
+    done = shell(root, f"export PROGRAM; {bound}")
+    codes = [line for line in done.stdout.splitlines() if line.isdigit()]
+    assert [codes[0], codes[1], codes[3]] == ["2", "0", "2"], done
+    assert int(codes[2]) > 0, done
+    first, *_, last = [line for line in done.stderr.splitlines() if "No space left" in line]
+    assert first.endswith("No space left on device; free some space, or choose another --root")
+    assert last.startswith("/mnt")
+    assert "No space left on device; free some space" in last
+    assert "everything is as it was written" in done.stdout

@@ -211,7 +211,7 @@ def send_attempts(store: ObjectStore, batch_dir: Path, wanted: Mapping[str, str]
             return remote.send_attempt(store, batch_dir, place, digest).sent
         except FileNotFoundError:
             fix = f"see what `parallelhassnes audit verify {batch_dir.name}` says"
-            raise UserError(f"{batch_dir.name}/{place}: is gone, and is not in the archive", fix=fix) from None
+            raise UserError(f"{batch_dir.name}/{place}: is gone here, and cannot be sent", fix=fix) from None
 
     yield from each_of(send, wanted.items(), threads)
 

@@ -34,7 +34,7 @@ from parallelhassnes.plan import Record
 from parallelhassnes.store import atomic, attempts, batches
 from parallelhassnes.store.archives import packing
 from parallelhassnes.store.archives.object_store import NotThere, ObjectStore, as_it_is
-from parallelhassnes.store.evidence import ledger, removals
+from parallelhassnes.store.evidence import ledger, removals, seal
 
 BATCHES, TASKS = "batches", "tasks"
 _BLOB = 8 << 20
@@ -238,7 +238,7 @@ def send_attempt(store: ObjectStore, batch_dir: Path, place: str, digest: str) -
         digest: the SHA-256 of its seal, by the ledger.
 
     Raises:
-        WrongArchive: its seal is not the one that the ledger names.
+        WrongArchive: its seal is not the one that the ledger names, or its files are not those that were sealed.
         NotPackable: it holds what an archive cannot.
         StoreTrouble: it could not be sent.
     """
@@ -246,14 +246,26 @@ def send_attempt(store: ObjectStore, batch_dir: Path, place: str, digest: str) -
     if hashlib.sha256(text).hexdigest() != digest:
         fix = f"see what `parallelhassnes audit verify {batch_dir.name}` says"
         raise WrongArchive(f"{batch_dir.name}/{place}/seal.json: is not the one that the ledger names", fix=fix)
+    was_whole = place not in removals.of(batch_dir)
+    if was_whole:
+        _check_as_sealed(batch_dir, place, text)
     sink = BlobSink(store)
     writer = packing.Writer(sink)
-    was_whole = place not in removals.of(batch_dir)
     packing.write_attempt(writer, batch_dir, place)
     made = SealedAttempt(place=place, seal=text.decode(), size=writer.total, blobs=sink.end())
     is_whole = was_whole and place not in removals.of(batch_dir)
     (store if is_whole else as_it_is(store)).create(seal_key(batch_dir.name, digest), document(made))
     return Sent(made, sink.sent)
+
+
+def _check_as_sealed(batch_dir: Path, place: str, text: bytes) -> None:
+    """Refuse an attempt of which a file is not what was sealed: sent, it would take the place of one that is whole."""
+    files = json.loads(text)["files"]
+    now = seal.survey(batch_dir / place, sync=False, like=files)
+    differing = [path for path in sorted({*files, *now}) if files.get(path) != now.get(path)]
+    if differing and place not in removals.of(batch_dir):  # a rule may remove them meanwhile
+        fix = f"see what `parallelhassnes audit verify {batch_dir.name}` says"
+        raise WrongArchive(f"{batch_dir.name}/{place}/{differing[0]}: is not what was sealed", fix=fix)
 
 
 def send_task(store: ObjectStore, folder: Path, *, again: bool = False) -> int:

@@ -152,7 +152,11 @@ def _append(batch_dir: Path, event: str, by: str | None, facts: Mapping[str, Any
         }
         kept = {key: value for key, value in document.items() if value is not None}
         line = atomic.dumps(kept).encode("utf-8", "surrogateescape")
-        _write_whole(handle, size, b"\n" + line if end.torn else line)
+        try:
+            _write_whole(handle, size, b"\n" + line if end.torn else line)
+        except OSError as error:
+            error.filename = error.filename or str(batch_dir / LEDGER)
+            raise
         if durable and atomic.is_durable():
             os.fsync(handle)
         if not os.fstat(handle).st_nlink:
