@@ -82,18 +82,9 @@ def run(
 
     Example: parallelhassnes run examples/tasks/hello -a oracle -a nop -k 2 -e sandbox
     """
-    from parallelhassnes.actions.submit import base_dirs
-    from parallelhassnes.errors import UserError
-
     check_fail_on(fail_on)
-    if report is not None:
-        from parallelhassnes.report.run_summary import check_report
-
-        check_report(report)
-    if n_trials is not None and n_valid is not None:
-        raise UserError("both -k and --n-valid are given", fix="give one")
-    if concurrency is not None and n_trials is None and any(each == "-n" for each in sys.argv):
-        print(f"note: -n {concurrency} is how many run at once, as in Harbor; trials per task are -k", file=sys.stderr)
+    _check_report(report)
+    _check_counts(n_trials, n_valid, concurrency)
     if env_file is not None:
         _set_from(env_file)
     request = _request(
@@ -129,16 +120,31 @@ def run(
     ctx = open_to_run(root, options(None, None, no_codex))
     if not dry_run:
         check_secrets(ctx, secret)
-    data, name = _table(ctx, request, config)
-    table = GivenTable(data, name, base_dirs(config))
-    made = None
-    with told_by_options(data, name, file=str(config or "")):
+    table, made = _table(ctx, request, config), None
+    with told_by_options(table.data, table.name, file=str(config or "")):
         if dry_run:
             say_what_would_run(ctx, table, json=json)
         else:
             made = started(ctx, table, detach=detach, json=json, reuse=reuse)
     if made is not None:
         watch_until_idle(*made, fail_on=fail_on, quiet=quiet, json=json, report=report)
+
+
+def _check_report(report: Path | None) -> None:
+    if report is not None:
+        from parallelhassnes.report.run_summary import check_report
+
+        check_report(report)
+
+
+def _check_counts(n_trials: int | None, n_valid: int | None, concurrency: int | None) -> None:
+    """Refuse two numbers of trials, and say what ``-n`` is to somebody who may have meant ``-k``."""
+    from parallelhassnes.errors import UserError
+
+    if n_trials is not None and n_valid is not None:
+        raise UserError("both -k and --n-valid are given", fix="give one")
+    if concurrency is not None and n_trials is None and any(each == "-n" for each in sys.argv):
+        print(f"note: -n {concurrency} is how many run at once, as in Harbor; trials per task are -k", file=sys.stderr)
 
 
 def check_secrets(ctx: "Context", names: "opt.Texts") -> None:
@@ -227,19 +233,21 @@ def _request(**given: object) -> "RunRequest":
     return RunRequest(**given)  # type: ignore[arg-type]
 
 
-def _table(ctx: "Context", request: "RunRequest", config: Path | None) -> tuple[bytes, str]:
-    """Return the bytes of the table to submit, and its name; a file without options is submitted as it is."""
-    from parallelhassnes.actions.submit import read_table, table_of
+def _table(ctx: "Context", request: "RunRequest", config: Path | None) -> GivenTable:
+    """Return the table to submit; a file without options is submitted as it is."""
+    from parallelhassnes.actions.submit import base_dirs, read_table, table_of
     from parallelhassnes.store.atomic import dumps
     from parallelhassnes.tables.formats.request import RunRequest, merged
     from parallelhassnes.tables.parse.load import load
 
+    folders = base_dirs(config)
     if config is None:
-        return table_of(ctx, request), "run.json"
+        return GivenTable(table_of(ctx, request), "run.json", folders)
     data = read_table(config)
     if request == RunRequest():
-        return data, str(config)
-    return dumps(merged(load(data, str(config)), request, str(config))).encode(), f"{config.stem}.json"
+        return GivenTable(data, str(config), folders)
+    changed = dumps(merged(load(data, str(config)), request, str(config))).encode()
+    return GivenTable(changed, f"{config.stem}.json", folders)
 
 
 def _pairs(texts: opt.Texts, option: str) -> dict[str, str]:

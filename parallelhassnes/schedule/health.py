@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from parallelhassnes import file_stamp
 from parallelhassnes.execute import logs
 from parallelhassnes.plan import Record
 from parallelhassnes.schedule import configuration
@@ -64,13 +65,9 @@ def wish(layout: Layout) -> None:
         os.close(os.open(layout.pass_wanted, flags, 0o666))
 
 
-def wished(layout: Layout) -> tuple[int, int] | None:
+def wished(layout: Layout) -> file_stamp.FileStamp | None:
     """Return what tells one wish for a pass from another; None where there is none."""
-    try:
-        found = os.stat(layout.pass_wanted)  # noqa: PTH116 - hot path
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_mtime_ns
+    return file_stamp.at(layout.pass_wanted)
 
 
 def failed(layout: Layout, error: Exception) -> None:
