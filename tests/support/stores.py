@@ -116,16 +116,12 @@ def readers_place(folder: Path) -> tuple[Path, dict[str, str]]:
 
 
 def started(root: Path, *arguments: str, env: dict[str, str] | None = None, **more: Any) -> subprocess.Popen[str]:
-    """Start the program and leave it running."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "parallelhassnes", *arguments, "--root", str(root)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(env),
-        cwd=CHECKOUT,
-        **more,
-    )
+    """Start the program and leave it running; a fork, as ``program`` has it."""
+    words, pipe = [*arguments, "--root", str(root)], subprocess.PIPE
+    how = {"stdout": pipe, "stderr": pipe, "env": environment(env), "cwd": CHECKOUT}
+    if not more and warm.serves(how["env"]):
+        return warm.Program(words, **how)
+    return subprocess.Popen([sys.executable, "-m", "parallelhassnes", *words], text=True, **how, **more)
 
 
 def environment(more: dict[str, str] | None = None) -> dict[str, str]:

@@ -1,10 +1,11 @@
-"""Programs as forks of a process that has imported the command line: tests start thousands, and loading is most of what each costs.
+"""Programs as forks of a process that has imported what they run: tests start thousands, and loading is most of what each costs.
 
-``run`` starts ``parallelhassnes`` in a process of its own, with its own environment, folder, descriptors and end, as
-``subprocess.run`` does. Its parent, one per test process, runs a single thread and has done nothing but import. What depends on how an
-interpreter begins (``PYTHON*``, ``LD_*``, another package on the path) is not for it: ``serves`` says so.
+``Program`` is ``parallelhassnes`` in a process of its own, with its own environment, folder, descriptors and end, and is used as any
+``subprocess.Popen``; ``run`` is ``subprocess.run``. Its parent runs a single thread and has done nothing but import; a test process has one
+for servers, which load more, and one for everything else. What depends on how an interpreter begins (``PYTHON*``, ``LD_*``, another package
+first on the path) is not for it: ``serves`` says so.
 
-    test ── JSON and four descriptors ──▶ server ── fork ──▶ keeper ── fork ──▶ program
+    test ── JSON and four descriptors ──▶ nursery ── fork ──▶ keeper ── fork ──▶ program
     test ◀────────────── pid, then the end ─────────────── keeper
 """
 
@@ -12,30 +13,39 @@ import atexit
 import contextlib
 import functools
 import gc
+import importlib
+import inspect
 import io
 import json
 import os
-import selectors
+import pkgutil
+import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
+import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import setproctitle
 
+import parallelhassnes
 from parallelhassnes import __main__ as entry
 from parallelhassnes.cli import app
 from parallelhassnes.errors import UserError
+from parallelhassnes.steps.trial.preload import preload
 
-USUAL = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+PLACE = str(Path(__file__).parents[2])
+USUAL = {**os.environ, "PYTHONPATH": PLACE}
 """What programs are started with where a test says nothing else."""
 UMASK = os.umask(0)
 os.umask(UMASK)
 _LONGEST = 1 << 20
+_NUMBER = 12
+"""Bytes of a pid or an end, as a keeper tells it."""
 _BEGINS = ("PYTHON", "LD_", "TZ", "LC_", "LANG", "COVERAGE")
 """Of variables that are read when an interpreter begins."""
 
@@ -44,59 +54,92 @@ _BEGINS = ("PYTHON", "LD_", "TZ", "LC_", "LANG", "COVERAGE")
 
 
 def serves(env: Mapping[str, str]) -> bool:
-    """Whether a program with this environment may be a fork."""
+    """Whether a program with this environment may be a fork. Folders behind ours on the path are added to it."""
     return sys.platform == "linux" and _at_the_beginning(env) == _at_the_beginning(USUAL)
 
 
 def _at_the_beginning(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if name.startswith(_BEGINS)}
+    found = {name: value for name, value in env.items() if name.startswith(_BEGINS)}
+    first, *_ = found.get("PYTHONPATH", "").split(os.pathsep)
+    return {**found, "PYTHONPATH": first}
+
+
+class Program(subprocess.Popen[str]):
+    """``parallelhassnes ARGUMENTS``, as ``subprocess.Popen`` of Python and the package.
+
+    Args:
+        arguments: the words behind the program's name.
+        env: as one that ``serves``.
+        more: descriptors and text, as Popen has them. What is not said is read from nothing, and written where the test's is.
+    """
+
+    def __init__(self, arguments: list[str], *, env: Mapping[str, str], cwd: Path, **more: Any) -> None:
+        self._said = -1
+        super().__init__(arguments, env=env, cwd=cwd, text=True, **more)
+
+    def _execute_child(self, *positional: Any) -> None:
+        asked = inspect.signature(subprocess.Popen._execute_child).bind(self, *positional).arguments
+        pipes = {name: asked[name] for name in ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")}
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        self._said, said = os.pipe()
+        try:
+            ends = (pipes["p2cread"], nothing), (pipes["c2pwrite"], 1), (pipes["errwrite"], 2)
+            handles = [own if own != -1 else other for own, other in ends]
+            words, env = asked["args"], dict(asked["env"])
+            request = json.dumps([words, env, str(asked["cwd"])]).encode("utf-8", "surrogateescape")
+            socket.send_fds(_nursery("servers" if words[:1] == ["api"] else "commands"), [request], [*handles, said])
+        finally:
+            os.close(nothing)
+            os.close(said)
+            self._close_pipe_fds(*pipes.values())
+        self.pid = int(os.read(self._said, _NUMBER))
+        self._child_created = True
+
+    def _internal_poll(self, *_: Any, **__: Any) -> int | None:
+        """Whether it has ended, without waiting."""
+        if self._waitpid_lock.acquire(blocking=False):
+            try:
+                self._look(0)
+            finally:
+                self._waitpid_lock.release()
+        return self.returncode
+
+    def _wait(self, timeout: float | None) -> int:
+        with self._waitpid_lock:
+            if not self._look(timeout):
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return self.returncode
+
+    def _look(self, timeout: float | None) -> bool:
+        if self.returncode is None:
+            poll = select.poll()
+            poll.register(self._said, select.POLLIN)
+            if not poll.poll(None if timeout is None else timeout * 1000):
+                return False
+            self.returncode = int(os.read(self._said, _NUMBER))
+            os.close(self._said)
+        return True
 
 
 def run(arguments: list[str], *, env: Mapping[str, str], cwd: Path, timeout: float) -> subprocess.CompletedProcess[str]:
     """Run ``parallelhassnes ARGUMENTS`` to its end; as ``subprocess.run(capture_output=True, text=True)``."""
-    out, err, said = (os.pipe() for _ in range(3))
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    try:
-        request = json.dumps([arguments, dict(env), str(cwd)]).encode("utf-8", "surrogateescape")
-        socket.send_fds(_server(), [request], [nothing, out[1], err[1], said[1]])
-    finally:
-        for handle in (nothing, out[1], err[1], said[1]):
-            os.close(handle)
-    texts = _read_all({out[0]: "out", err[0]: "err", said[0]: "said"}, arguments, timeout)
-    end = int(texts["said"].split()[1])
-    return subprocess.CompletedProcess(arguments, end, texts["out"], texts["err"])
-
-
-def _read_all(pipes: dict[int, str], arguments: list[str], timeout: float) -> dict[str, str]:
-    found = dict.fromkeys(pipes.values(), b"")
-    end = time.monotonic() + timeout
-    with selectors.DefaultSelector() as selector:
-        for handle in pipes:
-            selector.register(handle, selectors.EVENT_READ)
+    pipe = subprocess.PIPE
+    with Program(arguments, env=env, cwd=cwd, stdout=pipe, stderr=pipe) as process:
         try:
-            while selector.get_map():
-                for key, _ in selector.select(max(0.0, end - time.monotonic())):
-                    data = os.read(key.fd, 1 << 16)
-                    found[pipes[key.fd]] += data
-                    if not data:
-                        selector.unregister(key.fd)
-                if time.monotonic() > end:
-                    with contextlib.suppress(ProcessLookupError, IndexError):
-                        os.kill(int(found["said"].split()[0]), signal.SIGKILL)
-                    raise subprocess.TimeoutExpired(arguments, timeout, found["out"], found["err"])
-        finally:
-            for handle in pipes:
-                os.close(handle)
-    return {name: data.decode().replace("\r\n", "\n").replace("\r", "\n") for name, data in found.items()}
+            out, err = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
 @functools.cache
-def _server() -> socket.socket:
+def _nursery(what: str) -> socket.socket:
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LONGEST)
     with its:
         process = subprocess.Popen(
-            [sys.executable, "-P", __file__, str(its.fileno())],
+            [sys.executable, "-P", __file__, what, str(its.fileno())],
             env=USUAL,
             pass_fds=[its.fileno()],
             stdin=subprocess.DEVNULL,
@@ -110,13 +153,20 @@ def _server() -> socket.socket:
     return ours
 
 
-# --- the server ---------------------------------------------------------------------------------------
+# --- in a nursery -------------------------------------------------------------------------------------
+
+_OTHERS = ("api", "compat", "frames", "__main__")
+"""Rooms that commands load seldom: servers, and what makes tables of pandas."""
+_TABLE = '{"spec_version": "2.0", "jobs": [{"job_id": "j", "steps": [{"step_id": "s", "kind": "command", "command": ["true"]}]}]}'
 
 
-def _serve(number: int) -> None:
+def _serve(what: str, number: int) -> None:
     """Fork a program for each request until the test process has ended; in a fork, be the program."""
     setproctitle.getproctitle()  # it takes the room for a title from the environment as it is now
     _warm_up()
+    if what == "servers":
+        _warm_up_servers()
+    assert len(os.listdir("/proc/self/task")) == 1, "what runs threads cannot be forked"
     gc.collect()
     gc.freeze()  # so that forks share it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers need nobody
@@ -141,6 +191,9 @@ def _serve(number: int) -> None:
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
     os.environ.clear()
     os.environ.update(env)
+    first, *more = env["PYTHONPATH"].split(os.pathsep)
+    behind = sys.path.index(first) + 1
+    sys.path[behind:behind] = more
     os.chdir(cwd)
     sys.argv = ["parallelhassnes", *arguments]
     atexit._clear()  # what an interpreter does at its end it would do to a copy
@@ -149,6 +202,7 @@ def _serve(number: int) -> None:
         entry.main()
     except SystemExit as end:
         code = end.code or 0
+    threading._shutdown()  # as an interpreter's end waits for threads
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(ValueError):  # a program may close its own
             stream.flush()
@@ -162,21 +216,56 @@ def _keep(handles: list[int]) -> None:
         return
     for handle in handles[:3]:
         os.close(handle)
-    os.write(handles[3], b"%d " % child)
+    os.write(handles[3], b"%*d" % (_NUMBER, child))
     _, status = os.waitpid(child, 0)
-    os.write(handles[3], b"%d" % os.waitstatus_to_exitcode(status))
+    os.write(handles[3], b"%*d" % (_NUMBER, os.waitstatus_to_exitcode(status)))
     os._exit(0)
 
 
 def _warm_up() -> None:
-    """Import what commands import when they are called, and build what they build at first use, by calling a few."""
+    """Import what commands and trials import when they begin, and build what they build at first use, by calling a few."""
+    for module in pkgutil.walk_packages(parallelhassnes.__path__, "parallelhassnes."):
+        if module.name.split(".")[1] not in _OTHERS:
+            importlib.import_module(module.name)
+    importlib.import_module("rich.live")
+    preload()
     said = io.StringIO()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        for words in ("init", "tick", "tick --json", "scoreboard", "scoreboard --json", "results", "results --json"):
+        table = Path(folder) / "table.json"
+        table.write_text(_TABLE)
+        for words in (
+            "init",
+            f"validate {table}",
+            "tick",
+            "tick --json",
+            "scoreboard",
+            "scoreboard --json",
+            "results",
+            "results --json",
+        ):
             with contextlib.suppress(SystemExit, UserError):
                 app.app([*words.split(), "--root", folder], standalone_mode=False)
     os.umask(UMASK)
 
 
+def _warm_up_servers() -> None:
+    """Make a server of a store without anything, which never answers."""
+    import uvicorn
+
+    from parallelhassnes.admin.init import init
+    from parallelhassnes.api import app as application
+    from parallelhassnes.api import serve
+
+    with tempfile.TemporaryDirectory() as folder:
+        init(Path(folder))
+        serving = serve.listen(Path(folder), host=None, port=0, unix_socket=None, auth=None, ticking=False)
+        with serving.socket:
+            made = application.create_app(serving.site)
+            application._warm(made, serving.site)
+            uvicorn.Config(made).load()
+        serving.site.leave()
+    os.umask(UMASK)
+
+
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    _serve(sys.argv[1], int(sys.argv[2]))
