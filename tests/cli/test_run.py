@@ -1,15 +1,13 @@
 """run: from task folders or a file to results, in one command."""
 
 import json
-import os
 import shutil
 import socket
-import subprocess
-import sys
 
 import pytest
+import warm
 from harness import make_task
-from stores import CHECKOUT, context, job, program, shell, table
+from stores import CHECKOUT, context, environment, job, program, shell, table
 
 from parallelhassnes.views import endpoints
 
@@ -133,16 +131,7 @@ def test_a_limit_that_is_no_count_is_refused(tmp_path, count):
 
 def run_in(folder, *arguments, stdin=""):
     """The program as somebody types it there, without --root."""
-    return subprocess.run(
-        [sys.executable, "-m", "parallelhassnes", *arguments],
-        cwd=folder,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-    )
+    return warm.run([*arguments], env=environment(), cwd=folder, timeout=120, typed=stdin)
 
 
 def test_without_docker_one_line_says_so_and_names_the_alternative(root):

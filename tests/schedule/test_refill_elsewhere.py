@@ -12,7 +12,7 @@ from joined_hosts import as_host, member
 from parallelhassnes.schedule import runner_loop
 from parallelhassnes.schedule.process import attempt_process
 from parallelhassnes.schedule.tick import try_pass
-from parallelhassnes.store import hosts
+from parallelhassnes.store import decider, hosts
 from parallelhassnes.store.queue import handed, tickets
 
 FREE_SEC = 0.3
@@ -49,21 +49,21 @@ def test_a_freed_slot_is_filled_by_one_turn_of_each_host(root: Path, taken):
     hosts.join(ctx.layout, member(ctx.layout, "h2", hosts.machine().boot_id))  # this process is both
     (ctx.layout.runners / "h1" / "drain").touch()  # it only decides
     acts = runner_loop.Acts(try_pass, try_pass, lambda _: None)
-    decider = runner_loop._Loop(ctx, acts, 1, None)
+    first = runner_loop._Loop(ctx, acts, 1, None)
     other = runner_loop._Loop(replace(as_host(ctx, "h2"), options=ctx.options), acts, 1, None)
     decider.claim_right(ctx.layout, None)
     other.turn()  # it beats
-    decider.turn()
+    first.turn()
     other.turn()
     for number in range(1, 4):
-        for loop in (decider, other):  # none of what comes only now and then
+        for loop in (first, other):  # none of what comes only now and then
             loop.next_beat = loop.next_tick = inf
         assert len(taken) == number
         assert handed.handed(ctx.layout, "h2") == [], "it has one slot"
         before, lock = taken[-1]
         ended(other.ctx, before, lock)
         assert [path.name for path in tickets.ended(ctx.layout)] == [before.ticket]
-        decider.turn()
+        first.turn()
         assert tickets.ended(ctx.layout) == []
         assert len(handed.handed(ctx.layout, "h2")) == 1
         other.turn()

@@ -61,12 +61,13 @@ def program(
     **more: Any,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``parallelhassnes ARGUMENTS --root ROOT`` to its end: as a fork of a warm process, where nothing asks for a fresh one."""
-    words, cwd = [*arguments, "--root", str(root)], more.pop("cwd", CHECKOUT)
+    words, cwd, typed = [*arguments, "--root", str(root)], more.pop("cwd", CHECKOUT), more.pop("input", None)
     if not more and warm.serves(environment(env)):
-        done = warm.run(words, env=environment(env), cwd=cwd, timeout=timeout_sec)
+        done = warm.run(words, env=environment(env), cwd=cwd, timeout=timeout_sec, typed=typed)
     else:
         done = subprocess.run(
             [sys.executable, "-m", "parallelhassnes", *words],
+            input=typed,
             capture_output=True,
             text=True,
             env=environment(env),

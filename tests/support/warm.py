@@ -121,12 +121,14 @@ class Program(subprocess.Popen[str]):
         return True
 
 
-def run(arguments: list[str], *, env: Mapping[str, str], cwd: Path, timeout: float) -> subprocess.CompletedProcess[str]:
-    """Run ``parallelhassnes ARGUMENTS`` to its end; as ``subprocess.run(capture_output=True, text=True)``."""
+def run(
+    arguments: list[str], *, env: Mapping[str, str], cwd: Path, timeout: float, typed: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run ``parallelhassnes ARGUMENTS`` to its end, which is given what is ``typed``; as ``subprocess.run(capture_output=True, text=True)``."""
     pipe = subprocess.PIPE
-    with Program(arguments, env=env, cwd=cwd, stdout=pipe, stderr=pipe) as process:
+    with Program(arguments, env=env, cwd=cwd, stdin=pipe if typed else None, stdout=pipe, stderr=pipe) as process:
         try:
-            out, err = process.communicate(timeout=timeout)
+            out, err = process.communicate(typed, timeout=timeout)
         except BaseException:
             process.kill()
             raise
@@ -166,7 +168,7 @@ def _serve(what: str, number: int) -> None:
     _warm_up()
     if what == "servers":
         _warm_up_servers()
-    assert len(os.listdir("/proc/self/task")) == 1, "what runs threads cannot be forked"
+    assert sys.platform != "linux" or len(os.listdir("/proc/self/task")) == 1, "what runs threads cannot be forked"
     gc.collect()
     gc.freeze()  # so that forks share it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers need nobody
