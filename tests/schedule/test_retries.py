@@ -166,7 +166,8 @@ def sweep(root, n_valid, words, **more):
         **more,
     }
     return table(
-        sweep={"path": str(make_task(root)), "agents": [agent], "environment": ENVIRONMENT}, retry={"max_attempts": 1}
+        sweep={"path": str(make_task(root)), "agents": [agent], "environment": ENVIRONMENT},
+        retry={"max_attempts": 1, "backoff_sec": 0.5},
     )
 
 
