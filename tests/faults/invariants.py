@@ -159,6 +159,9 @@ def _junk(ctx: Context) -> Iterator[str]:
             half = name.startswith(".tmp-") or name == currents.JOURNAL
             if half or (name == "tmp" and in_attempt):
                 yield f"junk: {path.relative_to(ctx.layout.root)}"
+    end = time.monotonic() + 5.0  # whoever has ended the last attempt may be writing what it knows
+    while any(ctx.layout.temp.iterdir()) and time.monotonic() < end:
+        time.sleep(0.01)
     left = [*ctx.layout.temp.iterdir(), *(ctx.layout.imports.iterdir() if ctx.layout.imports.exists() else ())]
     yield from (f"junk: {path.relative_to(ctx.layout.root)}" for path in left)
 
