@@ -36,6 +36,7 @@ import parallelhassnes
 from parallelhassnes import __main__ as entry
 from parallelhassnes.cli import app
 from parallelhassnes.errors import UserError
+from parallelhassnes.execute import launcher
 from parallelhassnes.steps.trial.preload import preload
 
 PLACE = str(Path(__file__).parents[2])
@@ -169,8 +170,9 @@ def _serve(what: str, number: int) -> None:
     if what == "servers":
         _warm_up_servers()
     assert sys.platform != "linux" or len(os.listdir("/proc/self/task")) == 1, "what runs threads cannot be forked"
-    gc.collect()
-    gc.freeze()  # so that forks share it
+    often = gc.get_threshold()
+    launcher._freeze_heap()  # so that forks share it, and none has to see to that again
+    gc.set_threshold(*often)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers need nobody
     with socket.socket(fileno=number) as asked:
         while True:
