@@ -96,8 +96,9 @@ def test_files_that_the_archive_has_go_and_come_back_byte_for_byte(batch, place)
         assert numbers(ctx, batch_id) == said
         assert (audit(ctx.layout).ok, audit(ctx.layout).removed, audit(ctx.layout).notes) == (True, {}, [])
         assert not any(ctx.layout.temp.iterdir())
-        program(root, "archive", "push", batch_id, "--to", place, "--remove-local")
+        done_again = program(root, "archive", "push", batch_id, "--to", place, "--remove-local").stdout
         assert len(away(ctx, batch_id)) == 3
+    assert done_again.count("0 of them sent now, 0.00 MB, files of 3") == 1
     assert events(ctx, batch_id)[-5:] == ["removed", "restored", "removed", "restored", "removed"]
 
 
@@ -280,6 +281,8 @@ def test_what_a_rerun_has_taken_over_is_kept_and_what_it_takes_over_later_comes_
     (taken,) = (path for path in attempt_dirs(ctx, later) if path.parts[-3] == "a")
     assert contents(taken) == before["a"]
     assert audit(ctx.layout).ok
+    program(root, "archive", "push", later, "--to", place)
+    assert "as it is here" in program(root, "archive", "verify", later, "--from", place).stdout
 
 
 def test_of_a_batch_that_took_over_records_alone_the_files_come_on_another_machine_too(root, place, other):
@@ -294,6 +297,10 @@ def test_of_a_batch_that_took_over_records_alone_the_files_come_on_another_machi
     program(root, "tick")
     push_and_remove(ctx, later, store)
     assert pull_batch.verify(ctx, later, store).elsewhere == []
+    pull_batch.pull(ctx, later, store)
+    push_batch.push(ctx, later, store)  # until now it had the records alone by this id
+    assert pull_batch.verify(ctx, later, store).here == "same"
+    push_and_remove(ctx, later, store)
     assert pull_batch.pull(other, later, store).elsewhere == []
     (taken,) = (path for path in attempt_dirs(other, later) if path.parts[-3] == "a")
     assert contents(taken) == before

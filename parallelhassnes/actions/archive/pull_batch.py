@@ -227,8 +227,8 @@ class _ProvedBatch(NamedTuple):
     """What was read of a batch's attempts."""
 
     size: int
-    back: dict[str, str]
-    """Place → seal of those whose files a rule had removed here or elsewhere, and the archive has."""
+    back: dict[str, dict[str, str]]
+    """Of those whose files a rule had removed, and the archive has: the batch by which it does → place → seal."""
     elsewhere: list[str]
     """Archives that are said to have the files of others."""
 
@@ -238,11 +238,11 @@ def _bring(store: ObjectStore, head: RemoteHead, aside: Path, threads: int) -> _
     with remote.members(store, head.records) as members:
         unpacking.extract_members(members, aside)
     read = _prove(store, head, aside, threads, partial(extract, aside))
-    for place in (
-        removals.of(aside).keys() - read.back.keys()
-    ):  # it may have been pushed before a rule removed its files
+    whole = {place for some in read.back.values() for place in some}
+    for place in removals.of(aside).keys() - whole:  # it may have been pushed before a rule removed its files
         removals.strip(aside / place, removals.left_of(aside / place))
-    removals.tell_restored(aside, read.back, store.address)
+    for batch_id, some in read.back.items():
+        removals.tell_restored(aside, some, store.address, batch_id if batch_id != head.batch_id else "")
     return read
 
 
@@ -262,7 +262,7 @@ def _prove(store: ObjectStore, head: RemoteHead, aside: Path, threads: int, look
         raise remote.wrong(store, remote.head_key(head.batch_id, head.number), f"its ledger is broken: {what}")
     size = len(data) + sum(blob.size for blob in head.records)
     buried = removals.of(aside)
-    back: dict[str, str] = {}
+    back: dict[str, dict[str, str]] = {}
     elsewhere: set[str] = set()
 
     def check(item: tuple[str, str]) -> tuple[str, str, Proved]:
@@ -273,7 +273,7 @@ def _prove(store: ObjectStore, head: RemoteHead, aside: Path, threads: int, look
         size += proved.stored
         if place in buried and buried[place].archive:
             if proved.is_whole:
-                back[place] = digest
+                back.setdefault(proved.batch_id, {})[place] = digest
             else:
                 elsewhere.add(buried[place].archive)
     return _ProvedBatch(size, back, sorted(elsewhere))

@@ -127,7 +127,7 @@ def push(ctx: Context, text: str, store: ObjectStore, *, threads: int = THREADS,
         count = len(missing.keys() - there)
         # What came back to here since the newest head may have been pushed as records alone.
         new = remote.lines_of(now.data[head.ledger.size if head is not None else 0 :])
-        back = removals.back_by(new) - buried.keys()
+        back = removals.back_by(new, store.address) - buried.keys()
         anew = {digest: place for digest, place in wanted.items() if place in back and digest not in missing}
         for sent in send_attempts(Mending(store), batch_dir, anew, threads):
             size += sent

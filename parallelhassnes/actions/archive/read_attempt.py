@@ -30,7 +30,9 @@ class Proved(NamedTuple):
     stored: int
     """Bytes in the archive."""
     is_whole: bool
-    """If not, its records are."""
+    """If not, the archive has its records alone."""
+    batch_id: str
+    """The batch by which the archive has it."""
 
 
 def read(store: ObjectStore, batch_id: str, digest: str, place: str, look: Look, *, records_do: bool) -> Proved:
@@ -59,7 +61,7 @@ def read(store: ObjectStore, batch_id: str, digest: str, place: str, look: Look,
         raise remote.wrong(store, key, "holds no seal") from None
     if not is_right:
         raise remote.wrong(store, key, "its files are not those that were sealed")
-    return Proved(attempt.stored, is_whole)
+    return Proved(attempt.stored, is_whole, batch_id)
 
 
 def _records(files: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from parallelhassnes import packed, walk
 from parallelhassnes.actions import packs
 from parallelhassnes.actions.archive.push_batch import THREADS, each_of
-from parallelhassnes.actions.archive.read_attempt import extract, read
+from parallelhassnes.actions.archive.read_attempt import Proved, extract, read
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.store import atomic, attempts, decider, locks
@@ -63,35 +63,36 @@ def restore(ctx: Context, batch_id: str, store: ObjectStore, *, threads: int = T
         aside.mkdir()
         try:
             size, away = 0, _away(batch_dir)
-            back: dict[str, str] = {}
+            back: dict[str, dict[str, str]] = {}
             elsewhere: set[str] = set()
-            for place, stored in _fetched(store, batch_dir, away, aside, threads):
-                size += stored or 0
-                if stored is None:
+            for place, proved in _fetched(store, batch_dir, away, aside, threads):
+                if proved is None:
                     elsewhere.add(away[place].archive)
                 else:
-                    back[place] = away[place].seal
+                    size += proved.stored
+                    back.setdefault(proved.batch_id, {})[place] = away[place].seal
             if back and packs.is_packed(batch_dir):
                 packs.unpack(ctx, batch_id, for_now=True)
-            for some in batched(back.items(), _AT_ONCE):
-                _move(ctx, batch_id, aside, dict(some), store.address)
+            for source, all_ in back.items():
+                for some in batched(all_.items(), _AT_ONCE):
+                    _move(ctx, batch_id, aside, dict(some), store.address, source if source != batch_id else "")
         finally:
             walk.remove_tree(aside)
         if packs.is_cut_off(batch_dir) and not packs.why_not(ctx, batch_id):
             packs.pack(ctx, batch_id)
-    return Restored(len(back), size, sorted(elsewhere))
+    return Restored(sum(map(len, back.values())), size, sorted(elsewhere))
 
 
 def _fetched(
     store: ObjectStore, batch_dir: Path, away: Mapping[str, Tombstone], aside: Path, threads: int
-) -> Iterator[tuple[str, int | None]]:
-    """Make each attempt that the archive has whole below a folder; yields its place, and the bytes that were read, or None where it has it not."""
+) -> Iterator[tuple[str, Proved | None]]:
+    """Make each attempt that the archive has whole below a folder; yields its place, and None for one that it has not."""
     seals = {
         batch_id: {name.removesuffix(".json") for name, _ in store.names(f"{remote.BATCHES}/{batch_id}/seals")}
         for batch_id in {batch_dir.name, *(stone.archived_as for stone in away.values())} - {""}
     }
 
-    def fetch(item: tuple[str, Tombstone]) -> tuple[str, int | None]:
+    def fetch(item: tuple[str, Tombstone]) -> tuple[str, Proved | None]:
         place, stone = item
         if ledger.content_hash(batch_dir / place / attempts.SEAL) != stone.seal:
             fix = f"see what `parallelhassnes audit verify {batch_dir.name}` says"
@@ -100,7 +101,7 @@ def _fetched(
             if stone.seal in seals[batch_id]:
                 found = read(store, batch_id, stone.seal, place, partial(extract, aside), records_do=True)
                 if found.is_whole:
-                    return place, found.stored
+                    return place, found
         if stone.archive == store.address:
             key = remote.seal_key(stone.archived_as or batch_dir.name, stone.seal)
             raise remote.wrong(store, key, "is gone, or has the records alone")
@@ -109,7 +110,7 @@ def _fetched(
     yield from each_of(fetch, away.items(), threads)
 
 
-def _move(ctx: Context, batch_id: str, aside: Path, back: Mapping[str, str], archive: str) -> None:
+def _move(ctx: Context, batch_id: str, aside: Path, back: Mapping[str, str], archive: str, archived_as: str) -> None:
     """Give attempts their files, and the ledger its line."""
     batch_dir = ctx.layout.batch(batch_id)
     for place in back:
@@ -121,7 +122,7 @@ def _move(ctx: Context, batch_id: str, aside: Path, back: Mapping[str, str], arc
             for name in removals.left_of(aside / place):
                 _rename(aside / place / name, batch_dir / place / name)
             atomic.sync_dir(batch_dir / place)
-        removals.tell_restored(batch_dir, back, archive)
+        removals.tell_restored(batch_dir, back, archive, archived_as)
 
 
 def _rename(source: Path, target: Path) -> None:

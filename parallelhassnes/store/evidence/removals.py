@@ -3,7 +3,7 @@
     {"event": "removed", "by": …, "rule": "old", "says": "after 90 days, passed",
      "attempts": [{"attempt": "<job>/steps/<step>/attempts/<name>", "seal": "<SHA-256 of seal.json>", "merkle_root": …, "files": 12, "bytes": 70123}, …]}
     {"event": "removed", …, "archive": "s3://…", "archived_as": "<batch_id>"}    that archive has these attempts whole, as it was read before
-    {"event": "restored", "by": …, "archive": "s3://…", "attempts": [{"attempt": …, "seal": …}, …]}    the files are back
+    {"event": "restored", "by": …, "archive": "s3://…", "archived_as": …, "attempts": [{"attempt": …, "seal": …}, …]}    the files are back from there
 
 The line is on disk before the first file goes, so a crash leaves files that nobody needs, and never a gap that nobody explains: what such
 an attempt still has beside its records is removed by the next ``gc`` (``strip``) and is not packed. Records stay: ``meta.json``, ``state.json``, the
@@ -140,11 +140,15 @@ def restored_by(line: Mapping[str, Any]) -> dict[str, str]:
     return {_place(each["attempt"]): str(each["seal"]) for each in line["attempts"]}
 
 
-def back_by(lines: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Return the places of the attempts whose files are back by some of a ledger's lines."""
+def back_by(lines: Iterable[Mapping[str, Any]], without: str) -> set[str]:
+    """Return the places of the attempts whose files are back by some of a ledger's lines.
+
+    Args:
+        without: address of an archive; what came from there is left out, where it has it by this batch's id.
+    """
     found: set[str] = set()
     for line in lines:
-        if line.get("event") == RESTORED:
+        if line.get("event") == RESTORED and (line.get("archive") != without or "archived_as" in line):
             with contextlib.suppress(KeyError, TypeError, ValueError):  # a line that no writer of ours has written
                 found.update(restored_by(line))
     return found
@@ -232,19 +236,21 @@ def bury(
         )
 
 
-def tell_restored(batch_dir: Path, back: Mapping[str, str], archive: str) -> None:
+def tell_restored(batch_dir: Path, back: Mapping[str, str], archive: str, archived_as: str = "") -> None:
     """Write that the files of buried attempts are back, after they are; the caller is the ledger's only writer.
 
     Args:
         back: place → seal.
         archive: where they came from.
+        archived_as: the batch that has them there, where it is another.
 
     Raises:
         OSError: there is no space for it.
     """
     for some in batched(back.items(), _A_LINE):
         attempts = [{"attempt": place, "seal": seal} for place, seal in some]
-        ledger.append(batch_dir, RESTORED, by=ledger.person(), archive=archive, attempts=attempts)
+        where = {"archive": archive, "archived_as": archived_as or None}
+        ledger.append(batch_dir, RESTORED, by=ledger.person(), **where, attempts=attempts)
 
 
 def left_of(attempt_dir: Path) -> list[str]:
