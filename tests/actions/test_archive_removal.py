@@ -464,6 +464,32 @@ def test_no_space_for_what_comes_back_leaves_the_batch_as_it_was(small_disk, tmp
     assert audit(ctx.layout).ok
 
 
+def test_what_a_gc_has_noted_by_its_rules_says_nothing_of_a_removal_by_hand(batch, tmp_path):
+    ctx, batch_id = batch
+    folder = str(tmp_path / "archive")
+    ctx = rules(ctx, '[[retention.rules]]\nname = "late"\nafter_days = 10000\n')
+    program(ctx.layout.root, "gc", "--yes")  # there is nothing to do in the batch, and the next gc passes it over
+    words = ["archive", "push", batch_id, "--to", folder, "--remove-local"]
+    assert "files of 3 removed here" in program(ctx.layout.root, *words).stdout
+    program(ctx.layout.root, "gc", "--yes")
+    program(ctx.layout.root, "archive", "pull", batch_id, "--from", folder)
+    ctx = rules(ctx, f'archive = "{folder}"\n{GONE_UP}')
+    assert removing.carry_out(ctx, retention.plan(ctx)).rules[0].attempts == 3
+    program(ctx.layout.root, "gc", "--yes")
+    program(ctx.layout.root, "archive", "pull", batch_id)
+    assert removing.carry_out(ctx, retention.plan(ctx)).rules[0].attempts == 3
+    assert audit(ctx.layout).ok
+
+
+def test_an_attempt_that_gets_into_the_archive_after_a_gc_goes_with_the_next(batch, tmp_path):
+    ctx, batch_id = batch
+    ctx = rules(ctx, f'archive = "{tmp_path / "archive"}"\n{GONE_UP}')
+    for _ in range(2):
+        assert removing.carry_out(ctx, retention.plan(ctx)).rules == []
+    program(ctx.layout.root, "archive", "push", batch_id)
+    assert removing.carry_out(ctx, retention.plan(ctx)).rules[0].attempts == 3
+
+
 def test_a_batch_of_which_nothing_ever_ran_has_nothing_to_remove(root, tmp_path):
     ctx = context(root, "durable = false\n")
     batch_id = put(ctx, table(job("j", command("a", "true"))))

@@ -26,7 +26,7 @@ from parallelhassnes.actions import packs
 from parallelhassnes.actions.stored import retention_notes
 from parallelhassnes.actions.stored.archived import AskedArchive
 from parallelhassnes.actions.stored.retention_notes import BatchNote
-from parallelhassnes.config import RetentionRule
+from parallelhassnes.config import RetentionConfig, RetentionRule
 from parallelhassnes.errors import UserError
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps import safe_read
@@ -180,7 +180,8 @@ def plan_of_archived(ctx: Context, batch_id: str, rule: RetentionRule, store: Ob
 
 def _find(ctx: Context, made: RemovalPlan, batch_ids: Collection[str], now: float) -> dict[str, BatchNote]:
     """Find what goes of some batches; the notes of those in which nothing is to be done."""
-    known = retention_notes.read(ctx.layout, ctx.config.retention)
+    asked = RetentionConfig(pack_after_days=made.pack_after_days, rules=made.rules)
+    known = retention_notes.read(ctx.layout, asked)
     notes: dict[str, BatchNote] = {}
     uses, looks = Uses(), dict[str, _Weighed]()
     for batch_id in made.known:

@@ -321,7 +321,7 @@ def send_ledger(
 
 
 def newest_head(store: ObjectStore, batch_id: str) -> RemoteHead | None:
-    """Return how the archive has a batch; None where it has not.
+    """Return the newest head of a batch; None where the archive has no head of it.
 
     Raises:
         WrongArchive: what is there is no head.
