@@ -24,7 +24,7 @@ from parallelhassnes.errors import InvalidInput, Problem, UserError
 from parallelhassnes.harmless import one_line
 from parallelhassnes.version import __version__
 
-USER_ERROR, OUR_ERROR = 2, 3
+USER_ERROR, OUR_ERROR, INTERRUPTED = 2, 3, 130
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
 """What typer raises for a wrong command line; it has no public name."""
 HOST_TROUBLE = {
@@ -131,16 +131,31 @@ def _code() -> int:
         return USER_ERROR
     except typer.Abort:
         return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except UserError as error:
         _report(error)
         return USER_ERROR
     except BrokenPipeError:
         return _reader_gone()
     except Exception as error:  # noqa: BLE001 - the one place where what we did not foresee becomes a line and a log
+        if _was_interrupted(error):
+            return INTERRUPTED
         if isinstance(error, OSError) and error.errno in HOST_TROUBLE:
             return _not_written(error)
         _tell(f"parallelhassnes: internal error ({type(error).__name__}); the log is {_log()}")
         return OUR_ERROR
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Tell whether Ctrl-C is behind an error: a library that it met in its work says so in words, or by what it raises from."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt) or (
+            type(error).__name__ == "SchemaError" and "KeyboardInterrupt" in str(error)
+        ):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _import_when_used(name: str, *functions: str) -> None:

@@ -136,6 +136,35 @@ def test_ctrl_c_while_modules_are_loaded_prints_nothing(root: Path, tmp_path: Pa
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        ("KeyboardInterrupt", 130),
+        ("RuntimeError('x') from KeyboardInterrupt()", 130),
+        ("SchemaError('Error building `dict` serializer:\\n  KeyboardInterrupt: ')", 130),
+        ("SchemaError('Error building `dict` serializer')", 3),
+        ("RuntimeError('KeyboardInterrupt')", 3),
+    ],
+)
+def test_an_interrupt_that_a_library_makes_an_error_of_is_one(root: Path, raised: str, code: int) -> None:
+    """Ctrl-C while pydantic builds a model comes as its own SchemaError."""
+    script = (
+        "import sys\n"
+        "from pydantic_core import SchemaError\n"
+        "from parallelhassnes.cli import app\n"
+        f"def obey(self, *_, **__): raise {raised}\n"
+        "app.app.__class__.__call__ = obey\n"
+        f"sys.argv = ['parallelhassnes', 'tick', '--root', {str(root)!r}]\n"
+        "app.main()\n"
+    )
+    argv = [sys.executable, "-c", script]
+    done = subprocess.run(
+        argv, env=stores.environment({}), cwd=stores.CHECKOUT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done
+    assert code == 3 or "internal error" not in done.stderr
+
+
 @pytest.mark.bubblewrap
 def test_a_full_disk_leaves_no_store_half_made_and_names_the_file(root: Path, tmp_path: Path) -> None:
     """Of 400 KB, as much is taken as leaves room for the folders and for none of the files."""
