@@ -12,6 +12,7 @@ it does what it should. Gaps are filled where allocators answer as CPython's and
 """
 
 import array
+import contextlib
 import ctypes
 import functools
 import gc
@@ -69,10 +70,12 @@ _kept: list[list[object]] = []
 
 def share() -> None:
     """Have what is there by now be shared with whoever is forked from this process; nothing happens where that is not possible."""
-    if _is_possible():
+    if not _is_possible():
+        return
+    with contextlib.suppress(OSError):  # one that lies where nobody may write: the rest is copied as ever
         _give_count_of_none(_definitions())
-        if _fill_pools():
-            _fill_heap()
+    if _fill_pools():
+        _fill_heap()
 
 
 def _definitions() -> list[object]:

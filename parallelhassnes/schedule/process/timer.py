@@ -2,7 +2,7 @@
 
 What is waited for: a retry's time, a token of an environment's start rate, the probe of a paused queue key; and
 ``tick.lock``, where a supervisor that has ended found it held: by a pass, which serves the wish for another, or by an
-operator's command, which does not.
+operator's command, which serves none.
 Holding ``waker.lock`` makes a process the waker. If it dies, the next supervisor that ends, or cron's tick,
 starts another. It ends when there is nothing to wait for.
 """
