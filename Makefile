@@ -9,7 +9,8 @@ N ?= 2000
 python := .venv/bin/python
 # The sandbox environment is made of Linux namespaces; elsewhere the demo uses Docker.
 environment := $(if $(filter Linux,$(shell uname -s)),sandbox,docker)
-jobs ?= 2
+# Tests wait for each other's processes more than they work: three at once keep two processors busy.
+jobs ?= 3
 # Where the environment forbids it to keep what it has compiled, each of the thousands of programs that tests start would compile all anew.
 # Unbuffered, programs would write as no user's do.
 unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED
