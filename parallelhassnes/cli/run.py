@@ -251,15 +251,9 @@ def _table(ctx: "Context", request: "RunRequest", config: Path | None) -> GivenT
 
 
 def _pairs(texts: opt.Texts, option: str) -> dict[str, str]:
-    from parallelhassnes.errors import UserError
+    from parallelhassnes.tables.formats.request import pairs_of
 
-    found = {}
-    for text in texts or ():
-        name, sign, value = text.partition("=")
-        if not sign or not name:
-            raise UserError(f"{option} {text}: is not NAME=VALUE", fix=f"write {option} NAME=VALUE")
-        found[name] = value
-    return found
+    return pairs_of(texts or (), option, f"{option} NAME=VALUE")
 
 
 def _values(texts: opt.Texts, option: str) -> dict[str, object]:

@@ -230,16 +230,13 @@ def options(concurrency: int | None, limit: list[str] | None, no_codex: bool) ->
 
 def parse_limits(texts: list[str] | None) -> dict[str, int]:
     """Return ``KEY=N`` texts as a dict with normalised keys; UserError where one is not of that form."""
-    from parallelhassnes.errors import UserError
+    if not texts:
+        return {}
     from parallelhassnes.key_names import normalise_queue_key
+    from parallelhassnes.tables.formats.request import limits_of
 
-    found = {}
-    for text in texts or ():
-        key, sign, number = text.rpartition("=")
-        if not sign or not key or not number.isdecimal() or int(number) < 1:
-            raise UserError(f"--limit {text}: is not KEY=N", fix="write --limit openai/gpt-5.2=3")
-        found[normalise_queue_key(key)] = int(number)
-    return found
+    found = limits_of(texts, "--limit", "--limit openai/gpt-5.2=3")
+    return {normalise_queue_key(key): number for key, number in found.items()}
 
 
 def check_fail_on(value: str) -> None:

@@ -156,6 +156,7 @@ def test_without_docker_one_line_says_so_and_names_the_alternative(root):
         (("run", "examples/tasks/hello", "-m", "o3", "-e", "sandbox"), "-a terminus-2 -m o3"),
         (("run", "examples/tasks/hello", "-t", "x", "-e", "sandbox"), "no task is named x"),
         (("run", "examples/tasks/hello", "--limit", "x", "-e", "sandbox"), "KEY=N"),
+        (("run", "examples/tasks/hello", "--limit", "x=" + "9" * 5000, "-e", "sandbox"), "KEY=N"),
         (("run", "examples/tasks/hello", "--fail-on", "x", "-e", "sandbox"), "never"),
         (("run", "examples/tasks/hello", "--ae", "x", "-e", "sandbox"), "NAME=VALUE"),
         (("run", "-c", "no/such/file", "-e", "sandbox"), "no/such/file"),

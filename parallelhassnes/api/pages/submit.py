@@ -25,7 +25,7 @@ from parallelhassnes.errors import InvalidInput, Problem, UserError
 from parallelhassnes.plan import Plan
 from parallelhassnes.results.eta import Forecast, forecast
 from parallelhassnes.schedule.context import Context
-from parallelhassnes.tables.formats.request import RunRequest, table_for, value_of
+from parallelhassnes.tables.formats.request import RunRequest, limits_of, pairs_of, table_for, value_of
 
 router = APIRouter(route_class=PageRoute)
 
@@ -249,7 +249,7 @@ def _table(asked: Asked) -> dict[str, Any]:
         task_names=tuple(asked.task_names.split()),
         experiment=asked.experiment or None,
         concurrency=_count(asked.concurrency, "at once"),
-        limits=_limits(asked.limits),
+        limits=limits_of(asked.limits.split(), "limit", "openai/gpt-5.2=3"),
         priority=_number(asked.priority),
         secrets=tuple(asked.secrets.split()),
         analyses=tuple(asked.analysis.split()),
@@ -282,13 +282,7 @@ def _kwargs(text: str) -> dict[str, object]:
         parts = shlex.split(text)
     except ValueError as error:
         raise UserError(f"arguments {text}: {str(error).lower()}", fix="close the quotes") from None
-    found = {}
-    for part in parts:
-        name, sign, value = part.partition("=")
-        if not sign or not name:
-            raise UserError(f"argument {part}: is not NAME=VALUE", fix="write max_turns=20")
-        found[name] = value_of(value)
-    return found
+    return {name: value_of(value) for name, value in pairs_of(parts, "argument", "max_turns=20").items()}
 
 
 def _usd(text: str) -> float | None:
@@ -307,7 +301,7 @@ def _number(text: str) -> int | None:
     text = text.strip()
     if not text:
         return None
-    if not text.removeprefix("-").isdecimal():
+    if not text.removeprefix("-").isdecimal() or len(text) > 15:
         raise UserError(f"{text} is not a number", fix="give a whole number")
     return int(text)
 
@@ -317,13 +311,3 @@ def _count(text: str, what: str) -> int | None:
     if number is not None and number < 1:
         raise UserError(f"{what}: {number} is too small", fix="give 1 or more")
     return number
-
-
-def _limits(text: str) -> dict[str, int]:
-    found = {}
-    for line in text.split():
-        key, sign, number = line.rpartition("=")
-        if not sign or not key or not number.isdecimal() or int(number) < 1:
-            raise UserError(f"limit {line}: is not KEY=N", fix="write openai/gpt-5.2=3")
-        found[key] = int(number)
-    return found

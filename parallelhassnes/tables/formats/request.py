@@ -5,7 +5,7 @@
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
@@ -68,6 +68,36 @@ def value_of(text: str) -> object:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def pairs_of(texts: Iterable[str], what: str, example: str) -> dict[str, str]:
+    """Return texts ``NAME=VALUE`` as somebody has typed them.
+
+    Args:
+        what: they are, for the message: ``--ae``.
+        example: what to write.
+
+    Raises:
+        UserError: one is not of that form.
+    """
+    found = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise UserError(f"{what} {text}: is not NAME=VALUE", fix=f"write {example}")
+        found[name] = value
+    return found
+
+
+def limits_of(texts: Iterable[str], what: str, example: str) -> dict[str, int]:
+    """Return texts ``KEY=N`` as somebody has typed them; as ``pairs_of``."""
+    found = {}
+    for text in texts:
+        key, sign, number = text.rpartition("=")
+        if not sign or not key or not number.isdecimal() or len(number) > 7 or int(number) < 1:
+            raise UserError(f"{what} {text}: is not KEY=N", fix=f"write {example}")
+        found[key] = int(number)
+    return found
 
 
 def table_for(request: RunRequest) -> dict[str, Any]:
