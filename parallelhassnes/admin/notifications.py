@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Iterable
 from itertools import groupby
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -21,7 +20,7 @@ from parallelhassnes.names import CONFIG_NAME
 from parallelhassnes.schedule import health
 from parallelhassnes.schedule.context import Context, open_context
 from parallelhassnes.schedule.limits.concurrency_keys import Holds
-from parallelhassnes.schedule.process import notifying
+from parallelhassnes.schedule.process import notifying, senders
 from parallelhassnes.store import identity, locks, members
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import notices, tickets
@@ -224,7 +223,7 @@ def _notify(plugin: Any, title: str, text: str, timeout_sec: float) -> str:
 
 def main(arguments: list[str]) -> None:
     """Send what is new, for a pass that waits for nothing."""
-    ctx = open_context(Path(arguments[0]))
+    ctx = open_context(senders.begin(arguments))
     identity.check(ctx.layout)
     try:
         send(ctx)

@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 from parallelhassnes.config import AuditConfig
 from parallelhassnes.errors import UserError
-from parallelhassnes.execute import launcher, processes
+from parallelhassnes.execute import launcher
 from parallelhassnes.schedule import at_rest, ephemeral_secrets
 from parallelhassnes.schedule.context import ENTRY_POINTS, Context, renewed
+from parallelhassnes.schedule.process import senders
 from parallelhassnes.store import atomic, locks
 from parallelhassnes.store.evidence import checkpoints, ledger, signatures
 from parallelhassnes.store.evidence.checkpoints import SIGNATURE
@@ -193,8 +194,8 @@ def _send_beside(ctx: Context) -> None:
 
 
 def _send(ctx: Context) -> None:
-    ephemeral_secrets.keep_only(())
     if ctx.config.audit.send_to:
-        command = [*processes.OURSELVES, ENTRY_POINTS, "send_checkpoints", str(ctx.layout.root)]
-        os.execv(command[0], command)  # noqa: S606 - a fresh heap, for a library with threads
-    send_unless_sent(ctx)
+        senders.become(_sending_lock(ctx.layout), ENTRY_POINTS, "send_checkpoints", str(ctx.layout.root))
+    else:
+        ephemeral_secrets.keep_only(())
+        send_unless_sent(ctx)

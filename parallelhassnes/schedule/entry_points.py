@@ -47,10 +47,11 @@ def be_loop(arguments: list[str]) -> None:
 
 
 def send_checkpoints(arguments: list[str]) -> None:
-    """``send_checkpoints ROOT``: hand to the audit hook what it has not got yet."""
+    """``send_checkpoints ROOT [LOCK]``: hand to the audit hook what it has not got yet."""
     from parallelhassnes.schedule import checkpointing
+    from parallelhassnes.schedule.process import senders
 
-    checkpointing.send_unless_sent(open_context(Path(arguments[0])))
+    checkpointing.send_unless_sent(open_context(senders.begin(arguments)))
 
 
 def answer_probes(arguments: list[str]) -> None:

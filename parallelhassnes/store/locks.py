@@ -26,6 +26,7 @@ PATIENCE_SEC = 60.0
 _PAUSE_SEC, _MOST_PAUSE_SEC = 0.001, 0.04
 _held: set[int] = set()
 _queued: list[int] = []
+_inherited: list[int] = []
 
 
 def _lock(handle: int) -> bool:
@@ -49,11 +50,20 @@ def claim(path: Path | str) -> int | None:
 
 
 def hold(path: Path | str) -> int | None:
-    """Take a lock for this process alone; None where somebody else holds it."""
-    handle = claim(path)
+    """Take a lock for this process alone, be it one that it was started with (``inherit``); None where somebody else holds it."""
+    given = next((each for each in _inherited if is_current(each, path)), None)
+    if given is not None:
+        _inherited.remove(given)
+    handle = claim(path) if given is None else given
     if handle is not None:
         _held.add(handle)
     return handle
+
+
+def inherit(handle: int) -> None:
+    """Have the next ``hold`` of a file be by this descriptor, by which it was locked before this process began."""
+    os.set_inheritable(handle, False)
+    _inherited.append(handle)
 
 
 def queue_up(waiting: Path | str) -> None:

@@ -1,4 +1,4 @@
-"""Sending to the archive while batches run: ``python -m parallelhassnes.actions.archive.send_beside ROOT``.
+"""Sending to the archive while batches run: ``python -m parallelhassnes.actions.archive.send_beside ROOT [LOCK]``.
 
 One process at a time, under ``sending.lock`` (files and order: ``schedule/process/archiving.py``), which yields the processor to all others. Each
 attempt goes up after its end. The batch itself, its ledger and its records, goes up when it is over, and every few minutes until then.
@@ -13,7 +13,7 @@ from parallelhassnes.actions.archive.push_batch import is_over, opened, push, se
 from parallelhassnes.errors import UserError
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.context import Context, open_context
-from parallelhassnes.schedule.process import archiving
+from parallelhassnes.schedule.process import archiving, senders
 from parallelhassnes.store import atomic, identity, locks, members
 from parallelhassnes.store.archives import remote_batch as remote
 from parallelhassnes.store.archives.object_store import ObjectStore, StoreTrouble
@@ -112,7 +112,7 @@ def _say(folder: Path, line: str) -> None:
 def main(arguments: list[str]) -> None:
     """Send for a pass that waits for nothing."""
     os.nice(10)
-    ctx = open_context(Path(arguments[0]))
+    ctx = open_context(senders.begin(arguments))
     identity.check(ctx.layout)
     processes.set_title(f"sends {ctx.layout.root} to its archive")
     send(ctx)

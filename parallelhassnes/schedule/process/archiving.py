@@ -10,14 +10,12 @@ The end of a pass, which no attempt waits for, starts the process, unless one is
 the archive cannot be reached it puts the wish back, and another is started a minute later, by a pass or a tick.
 """
 
-import os
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
-from parallelhassnes.execute import launcher, processes
-from parallelhassnes.schedule import ephemeral_secrets
+from parallelhassnes.execute import launcher
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.process import senders
 from parallelhassnes.store import atomic, clocks, locks, members
 from parallelhassnes.store.layout import Layout
 
@@ -42,9 +40,8 @@ def keep(ctx: Context) -> None:
         return
     if _has_just_failed(layout) or locks.is_held(sending_lock(layout)):
         return
-    launcher.start_beside(
-        partial(_send, layout.root), SENDER, str(layout.root), log=layout.archive / LOG, cwd=layout.root
-    )
+    sends = partial(senders.become, sending_lock(layout), SENDER, str(layout.root))
+    launcher.start_beside(sends, SENDER, str(layout.root), log=layout.archive / LOG, cwd=layout.root)
 
 
 def wanted(layout: Layout) -> Path:
@@ -94,9 +91,3 @@ def _has_just_failed(layout: Layout) -> bool:
         return clocks.age(_failed(layout).stat().st_mtime) < _TRY_AGAIN_SEC
     except FileNotFoundError:
         return False
-
-
-def _send(root: Path) -> NoReturn:
-    ephemeral_secrets.keep_only(())
-    command = [*processes.OURSELVES, SENDER, str(root)]
-    os.execv(command[0], command)  # noqa: S606 - a fresh heap, for a library with threads

@@ -4,14 +4,13 @@ Whoever notices something ``note``s it (``store.queue.notices``). The end of a p
 that tells of it, unless one is at it, which looks again before it ends.
 """
 
-import os
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
-from parallelhassnes.execute import launcher, processes
-from parallelhassnes.schedule import ephemeral_secrets, health
+from parallelhassnes.execute import launcher
+from parallelhassnes.schedule import health
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.process import senders
 from parallelhassnes.store import locks
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.store.queue import notices
@@ -32,8 +31,8 @@ def keep(ctx: Context) -> None:
         return
     note_unserved(ctx)
     if notices.untold(ctx.layout) and not locks.is_held(sending_lock(ctx.layout)):
-        root = ctx.layout.root
-        launcher.start_beside(partial(_send, root), SENDER, str(root), log=ctx.layout.system / LOG, cwd=root)
+        root, sends = ctx.layout.root, partial(senders.become, sending_lock(ctx.layout), SENDER, str(ctx.layout.root))
+        launcher.start_beside(sends, SENDER, str(root), log=ctx.layout.system / LOG, cwd=root)
 
 
 def note_unserved(ctx: Context) -> None:
@@ -44,9 +43,3 @@ def note_unserved(ctx: Context) -> None:
             "; ".join(health.troubles(ctx.layout)) or f"a pass has been wanted for {waited:.0f} s and nobody makes one"
         )
         notices.note(ctx.layout, ctx.config.notify, "nothing_ticks", health.last_pass(ctx.layout), line=line)
-
-
-def _send(root: Path) -> NoReturn:
-    ephemeral_secrets.keep_only(())
-    command = [*processes.OURSELVES, SENDER, str(root)]
-    os.execv(command[0], command)  # noqa: S606 - a fresh heap, for a library with threads
