@@ -14,11 +14,14 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import buckets
 import pytest
 from hypothesis import HealthCheck, settings
 from probes import PROBES, programs
+
+if TYPE_CHECKING:
+    import buckets
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 BUILD = CHECKOUT / "build" / "test"
@@ -117,8 +120,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def bucket_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[buckets.Server]:
+def bucket_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[buckets.Server]":
     """A server of buckets; each test makes buckets of its own in it."""
+    import buckets
+
     with buckets.serving(tmp_path_factory.mktemp("weed")) as found:
         yield found
 

@@ -40,7 +40,7 @@ before = copied()
 gc.unfreeze()
 instance, work = Mine(), [[n] for n in range(1000)]
 callers = sys.modules["callers"] = types.ModuleType("callers")
-callers.__file__, callers.work = "/home/somebody/callers.py", [1, 2]
+callers.__file__, callers.work = "/nowhere/callers.py", [1, 2]
 shared_heap.share()
 gc.freeze()
 after = copied()
