@@ -184,7 +184,7 @@ def test_a_table_is_taken_in_where_no_leases_are_given(root, monkeypatch):
     tick(ctx)
     assert not path.exists()
     assert len(ctx.layout.batch_ids()) == 1
-    assert not [*ctx.layout.temp.iterdir()]
+    wait_for(lambda: not [*ctx.layout.temp.iterdir()], "the end of whoever still writes there")
 
 
 def test_half_a_table_that_nobody_goes_on_with_is_rejected(root):

@@ -139,8 +139,7 @@ def test_a_deleted_batch_leaves_nothing_and_holds_up_nobody(root, moment):
     )
     others_go_on(ctx)
     assert not ctx.layout.batch(batch).exists()
-    for run_id in run_ids:
-        assert not processes.with_run_id(run_id)
+    wait_for(lambda: not any(map(processes.with_run_id, run_ids)), "the end of what it ran")
     left = [path for path in ctx.layout.queue.rglob(f"*{batch}*") if "accepted" not in path.parts]
     assert left == []
 
