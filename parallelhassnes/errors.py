@@ -56,6 +56,13 @@ class StoreBusy(UserError):
     """Somebody else holds a lock of the store, and does not let go of it."""
 
 
+def why_not_started(program: str, error: OSError) -> str:
+    """Say why a program did not start: it is not there, or it is and may not be run."""
+    if isinstance(error, FileNotFoundError):
+        return f"there is no program {program}"
+    return f"the program {program} cannot be run: {error.strerror}"
+
+
 @contextmanager
 def extra(name: str, what: str) -> Iterator[None]:
     """Import packages of an extra within such a block.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from parallelhassnes.errors import UserError
+from parallelhassnes.errors import UserError, why_not_started
 
 ASK_SEC = 5.0
 """squeue by itself gives up after 9 to 18 seconds."""
@@ -168,9 +168,9 @@ def cancel(job_ids: Sequence[str], *, at_once: bool) -> None:
 def _do(argv: list[str], given: str = "") -> str:
     try:
         done = subprocess.run(argv, input=given, capture_output=True, text=True, timeout=_DO_SEC, check=False)
-    except FileNotFoundError:
+    except OSError as error:
         raise Refused(
-            f"there is no program {argv[0]}", fix="run this where Slurm's commands are, as on a login node"
+            why_not_started(argv[0], error), fix="run this where Slurm's commands are, as on a login node"
         ) from None
     except subprocess.TimeoutExpired:
         raise UserError(

@@ -94,6 +94,16 @@ def test_without_slurm_one_line_says_so(root):
     assert not list(root.glob("runners/.pilots/*"))
 
 
+def test_a_program_of_slurm_that_may_not_be_run_is_named_in_one_line(root, tmp_path):
+    context(root)
+    (tmp_path / "sbatch").write_text(f"#!{tmp_path}\n")  # a folder is executed by nobody, root included
+    (tmp_path / "sbatch").chmod(0o755)
+    refused = program(root, "pilot", "slurm", env={"PATH": str(tmp_path)}, check=False)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("the program sbatch cannot be run: Permission denied; ")
+    assert refused.stderr.count("\n") == 1
+
+
 def test_times_of_slurm_are_read():
     read = [slurm.seconds(text) for text in ("0:45", "10:00", "1:00:00", "2-03:04:05", "UNLIMITED", "INVALID", "")]
     assert read == [45, 600, 3600, 2 * 86_400 + 3 * 3600 + 4 * 60 + 5, None, None, None]

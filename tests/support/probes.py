@@ -25,6 +25,8 @@ def _fails(*argv: str, timeout_sec: float = 20) -> str | None:
         return f"no program {argv[0]}"
     try:
         ended = subprocess.run(argv, capture_output=True, text=True, timeout=timeout_sec, stdin=subprocess.DEVNULL)
+    except OSError as error:  # on PATH, and closed to this user
+        return f"{argv[0]} does not start: {error.strerror}"
     except subprocess.TimeoutExpired:
         return f"{argv[0]} did not answer within {timeout_sec:g} s"
     if ended.returncode == 0:

@@ -325,3 +325,17 @@ def test_who_sends_sees_to_what_came_meanwhile(root, tmp_path):
     wait_for(lambda: any(second in each["batches"] for each in made(ctx)), "the second checkpoint")
     go.touch()
     wait_for(lambda: not checkpoints.unsent(ctx.layout), "both to be sent, though nobody asks again")
+
+
+def test_a_program_for_signatures_that_may_not_be_run_is_named_in_one_line(root, key, tmp_path):
+    path, signers = key
+    ctx = context(root, f'[audit]\nkey = "{path}"\n')
+    run_batch(ctx)
+    checkpoint(ctx)
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    (closed / "ssh-keygen").write_text(f"#!{closed}\n")  # a folder is executed by nobody, root included
+    (closed / "ssh-keygen").chmod(0o755)
+    said = program(root, "audit", "verify", "--signers", str(signers), env={"PATH": str(closed)}, check=False)
+    assert said.returncode == 2
+    assert said.stderr == "the program ssh-keygen cannot be run: Permission denied; install OpenSSH's client\n"

@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -51,8 +52,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         said = trusted(proof, asked.signers, asked.checkpoint_sha256)
         found = follows(proof)
-    except FileNotFoundError as error:
-        print(f"cannot be checked: there is no {error.filename}")
+    except OSError as error:
+        print(f"cannot be checked: {error.filename}: {error.strerror}")
         return 2
     except (Fails, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         what = str(error) if isinstance(error, Fails) else f"the proof is not whole: {error!r}"
@@ -87,7 +88,7 @@ def trusted(proof: dict[str, Any], signers: str | None, published: str | None) -
 def signer(text: bytes, signature: str, signers: str) -> str:
     """Tell who in ``allowed_signers`` has signed the text."""
     if not Path(signers).is_file():
-        raise FileNotFoundError(2, "no such file", signers)
+        raise FileNotFoundError(2, os.strerror(2), signers)
     with tempfile.TemporaryDirectory() as folder:
         beside = str(Path(folder, "checkpoint.sig"))
         Path(beside).write_text(signature, "ascii")

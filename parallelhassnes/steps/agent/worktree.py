@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from parallelhassnes import walk
-from parallelhassnes.errors import UserError
+from parallelhassnes.errors import UserError, why_not_started
 from parallelhassnes.store import atomic, locks
 
 LOCK = "parallelhassnes.lock"
@@ -185,8 +185,8 @@ def _git(
             stdin=subprocess.DEVNULL,
             env={**clean, "GIT_TERMINAL_PROMPT": "0", **(env or {})},
         )
-    except FileNotFoundError:
-        raise UserError("git is not installed", fix="an isolated workspace needs it") from None
+    except OSError as error:
+        raise UserError(why_not_started("git", error), fix="an isolated workspace needs it") from None
     except subprocess.TimeoutExpired:
         raise UserError(f"git {arguments[0]} in {folder} took longer than {_WAIT_SEC:g} s") from None
 

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from parallelhassnes.errors import UserError
+from parallelhassnes.errors import UserError, why_not_started
 from parallelhassnes.store.evidence import checkpoints
 
 _PROGRAM = "ssh-keygen"
@@ -65,8 +65,8 @@ def _run(arguments: list[str], data: bytes | None) -> subprocess.CompletedProces
         return subprocess.run(
             [_PROGRAM, "-Y", *arguments], input=data or b"", capture_output=True, timeout=_PATIENCE_SEC, check=False
         )
-    except FileNotFoundError:
-        raise UserError(f"there is no {_PROGRAM}", fix="install OpenSSH's client") from None
+    except OSError as error:
+        raise UserError(why_not_started(_PROGRAM, error), fix="install OpenSSH's client") from None
     except subprocess.TimeoutExpired:
         raise UserError(
             f"{_PROGRAM} did not end within {_PATIENCE_SEC:.0f} s", fix="use a key without a passphrase"
