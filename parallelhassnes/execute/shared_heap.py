@@ -3,7 +3,7 @@
 A fork copies no memory until one side writes to it. Python writes where it only looks: the collector into every object that it walks, which
 the launcher ends by ``gc.freeze``, and each use of an object into its count of references. So functions, classes and the like get the count
 by which the interpreter knows ``None`` for *immortal* (PEP 683), and leaves it alone. They are there for as long as the process is anyway.
-What modules of libraries, and ours, have by a name gets it, too.
+What modules and classes of libraries, and ours, have by a name gets it, too, and so do the names.
 It writes, further, what is new into the gaps of what is old, a page for a few bytes. So the gaps are filled before the fork, and what is
 new lies together. A worker copies half as much for both.
 
@@ -84,12 +84,24 @@ def _definitions() -> list[object]:
     found = [each for each in objects if wanted[type(each)]]
     # The collector does not know of code.
     codes = [each.__code__ for each in found if type(each) is types.FunctionType]
-    found += codes
-    found += itertools.chain.from_iterable(each.co_consts for each in codes)
-    for name, module in tuple(sys.modules.items()):
-        if name in sys.builtin_module_names or str(getattr(module, "__file__", None)).startswith(_PLACES):
-            found += (vars(module), *vars(module).values())
-    return found
+    names: set[str] = set()
+    while codes:
+        found += codes
+        names.update(*(each.co_names for each in codes))
+        parts = [part for each in codes for part in each.co_consts]
+        found += parts
+        codes = [part for part in parts if type(part) is types.CodeType]
+    staying = {name: module for name, module in tuple(sys.modules.items()) if _stays(name, module)}
+    found += map(vars, staying.values())
+    classes = [each for each in objects if issubclass(type(each), type) and vars(each).get("__module__") in staying]
+    for owner in (*staying.values(), *classes):
+        names.update(vars(owner))
+        found += vars(owner).values()
+    return [*found, *names]
+
+
+def _stays(name: str, module: object) -> bool:
+    return name in sys.builtin_module_names or str(getattr(module, "__file__", None)).startswith(_PLACES)
 
 
 def _fill_pools() -> bool:
