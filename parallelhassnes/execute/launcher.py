@@ -85,7 +85,7 @@ def start(target: Callable[[], None], *, log: Path) -> None:
     reap()
     sys.stdout.flush()
     sys.stderr.flush()
-    _freeze_heap()
+    freeze_heap()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     pid = os.fork()
     if pid:
@@ -196,7 +196,7 @@ def run_taken() -> None:
         raise taken
 
 
-def _freeze_heap() -> None:
+def freeze_heap() -> None:
     """Take what was imported out of the collector's sight, and of the counting of references, so that no child copies what it only uses.
 
     ``gc.get_freeze_count`` does not tell whether that was done: Python 3.12 starts with some objects frozen.

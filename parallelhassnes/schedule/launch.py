@@ -33,6 +33,7 @@ from parallelhassnes.schedule.process.host_slots import HostSlots
 from parallelhassnes.schedule.rules import solver_critic
 from parallelhassnes.schedule.rules.step_state import stand
 from parallelhassnes.steps.registry import kind as kind_of
+from parallelhassnes.steps.registry import needs
 from parallelhassnes.store import attempts, batches, decider, hosts, locks, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import handed, tickets
@@ -60,11 +61,13 @@ class Launched(NamedTuple):
     attempt: str
 
 
-def launch_ready(ctx: Context, then: "Then") -> list[Launched]:
+def launch_ready(ctx: Context, then: "Then", unloaded: list[StepSpec]) -> list[Launched]:
     """Start whatever the limits allow; the caller holds ``tick.lock``.
 
     Args:
         then: what each supervisor does when its attempt has been sealed and its slot freed.
+        unloaded: receives steps that were not started as this process has not imported what they need: nobody waits for the
+            lock while that is done. The caller has ``preload`` do it after the lock, and launches again.
     """
     if not ctx.layout.runner and (runner_heartbeat.is_draining(ctx) or ctx.shortage() is not None):
         return []
@@ -87,7 +90,7 @@ def launch_ready(ctx: Context, then: "Then") -> list[Launched]:
             break
         claimed = None
         with members.apart(path, partial(_close_lanes, ctx, gate, lines, path)):
-            claimed = _take(ctx, lane, path, gate, keys, folders, bucket, room.slots)
+            claimed = _take(ctx, lane, path, gate, keys, folders, bucket, room.slots, unloaded)
         if claimed is None:
             continue
         if claimed.meta.runner_id == ctx.runner_id:
@@ -126,6 +129,7 @@ def _take(
     folders: ExclusiveDirs,
     bucket: StartRates,
     slots: HostSlots,
+    unloaded: list[StepSpec],
 ) -> "_Claimed | None":
     """Claim the step at the head of a lane, and write down that it starts; None where it does not start now."""
     refusal = gate.purse.refuses(lane.batch_id, lane.queue_key)
@@ -148,7 +152,7 @@ def _take(
         lane.close()  # the waker has a pass run when the next may start
         return None
     lane.advance()
-    claimed = _claim(ctx, path, lane, gate, slots)
+    claimed = _claim(ctx, path, lane, gate, slots, unloaded)
     if claimed is None:
         if place is not None:
             bucket.give_back(place)
@@ -176,12 +180,19 @@ class _Claimed(NamedTuple):
     step: StepSpec
 
 
+_loaded: set[tuple[str, ...]] = set()
+"""What ``preload`` has done in this process, or the one that it was forked from."""
+
+
 def preload(step: StepSpec) -> None:
     """Import in this process what an attempt of the step will need in those forked from it."""
     _attempt_process()
     kind_of(step.kind).preload(step)
     for record in _RECORDS:  # they build themselves at first use, which would be in every child
         record.model_rebuild()
+    if launcher.fork_is_safe():
+        launcher.freeze_heap()
+    _loaded.add(needs(step))
 
 
 def _attempt_process() -> ModuleType:
@@ -199,7 +210,9 @@ def _step_of(ctx: Context, path: Path) -> StepSpec | None:
         return None
 
 
-def _claim(ctx: Context, path: Path, lane: queue_order.Lane, gate: Gate, slots: HostSlots) -> _Claimed | None:
+def _claim(
+    ctx: Context, path: Path, lane: queue_order.Lane, gate: Gate, slots: HostSlots, unloaded: list[StepSpec]
+) -> _Claimed | None:
     try:
         ticket = tickets.read(path)
     except FileNotFoundError:
@@ -226,8 +239,11 @@ def _claim(ctx: Context, path: Path, lane: queue_order.Lane, gate: Gate, slots: 
                 lane.close()
             os.close(lock)
             return None
-        if runner == ctx.runner_id:
-            preload(step)
+        if runner == ctx.runner_id and needs(step) not in _loaded:
+            unloaded.append(step)
+            lane.close()  # what comes after it does not start before it
+            os.close(lock)
+            return None
         ledger.check(ctx.layout.batch(job.batch_id))  # before there is an attempt to end
         name, meta = _prepare(ctx, book, job, step, step_dir, path.name, credential, runner)
         if not _move_ticket(ctx, path, lane.key, step_dir / "attempts" / name, runner):

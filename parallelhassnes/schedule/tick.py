@@ -7,6 +7,8 @@ and none is lost. Nobody has to wait for it. A supervisor that has ended does so
 next attempt: who holds the lock leaves another pass to it, and starts no second attempt. Should it die there, the waker has the pass made. A holder that runs no pass (an operator's command), has crashed, failed, or is awaited by an attempt that it
 has taken over leaves the file; the waker, the next pass, or cron's tick serves it. ``health`` tells where nobody ticks.
 
+What an attempt needs is imported between two passes, never under the lock: for Harbor that takes a second.
+
 A *tick* is what cron runs: it also ingests tables, repairs what died and reports this runner's health.
 """
 
@@ -16,11 +18,12 @@ from functools import partial
 from typing import NamedTuple
 
 from parallelhassnes.execute import launcher, logs
+from parallelhassnes.plan import StepSpec
 from parallelhassnes.schedule import checkpointing, configuration, health, ingest, reboot
 from parallelhassnes.schedule.additions import add_steps
 from parallelhassnes.schedule.context import ENTRY_POINTS, Context, renewed
 from parallelhassnes.schedule.joining import check_host
-from parallelhassnes.schedule.launch import Launched, launch_ready
+from parallelhassnes.schedule.launch import Launched, launch_ready, preload
 from parallelhassnes.schedule.process import archiving, notifying, runner_heartbeat, shared_images, timer
 from parallelhassnes.schedule.rebuild import mend, pass_over, rebuild
 from parallelhassnes.schedule.repair import repair
@@ -139,6 +142,7 @@ def _pass(ctx: Context, started: list[Launched]) -> None:
         if not is_first and locks.is_waited_for(ctx.layout.tick_waiting):
             break
         is_first = False
+        unloaded: list[StepSpec] = []
         lock = locks.hold_in_turn(ctx.layout.tick_lock, _TURN_SEC)
         if lock is None:
             break
@@ -160,10 +164,17 @@ def _pass(ctx: Context, started: list[Launched]) -> None:
                 else:
                     add_steps.complete(ctx)
             _promote_due(ctx)
-            started += launch_ready(ctx, after_attempt)
+            started += launch_ready(ctx, after_attempt, unloaded)
             health.succeeded(ctx.layout)
         finally:
             locks.release(lock)
+        if unloaded:
+            if not launcher.has_taken():
+                for step in unloaded:
+                    preload(step)
+            health.wish(ctx.layout)
+        if unloaded and launcher.has_taken():  # what was taken over comes first, and the waker has the pass made
+            break
 
 
 def _promote_due(ctx: Context) -> None:

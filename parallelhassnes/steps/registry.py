@@ -3,6 +3,8 @@
 from importlib import import_module
 
 from parallelhassnes.errors import UserError
+from parallelhassnes.plan import StepSpec
+from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.step_types import Kind
 
 _KINDS: dict[str, tuple[str, str]] = {
@@ -28,3 +30,9 @@ def kind(name: str) -> Kind:
     module, attribute = _KINDS[name]
     made: Kind = getattr(import_module(module), attribute)()
     return made
+
+
+def needs(step: StepSpec) -> tuple[str, ...]:
+    """Return what decides what ``preload`` imports for a step, without importing its kind: two steps of one answer need the same."""
+    agent = safe_read.mapping(safe_read.mapping(step.spec.get("config")).get("agent")).get("name")
+    return step.kind, safe_read.text(agent) or "", safe_read.text(step.spec.get("engine")) or ""

@@ -2,12 +2,14 @@
 
 import json
 import os
+import sys
 import time
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 from stores import (
+    CHECKOUT,
     attempt_dirs,
     command,
     context,
@@ -15,6 +17,7 @@ from stores import (
     job,
     program,
     put,
+    python,
     read,
     shell,
     started,
@@ -365,7 +368,58 @@ def test_an_end_that_is_not_settled_yet_keeps_its_place(root):
         go.touch()
         wait_for(lambda: tickets.ended(ctx.layout), "its end")
         assert not tickets.running(ctx.layout)
-        assert launch_ready(ctx, after_attempt) == []
+        assert launch_ready(ctx, after_attempt, []) == []
     wait_for(lambda: idle(ctx), "the rest, by the pass that the first has wished for")
     assert live.name.startswith(batch)
     assert states(ctx, batch) == {"j/s": ["succeeded"], "j/t": ["succeeded"]}
+
+
+IMPORTS_UNDER_THE_LOCK = """
+import fcntl, os, sys
+log = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def holds():
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            path = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            continue
+        if path.endswith("/tick.lock"):
+            handle = os.open(path, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            finally:
+                os.close(handle)
+    return False
+def note(event, said):
+    if event == "import" and said[0] not in sys.modules and holds():
+        os.write(log, f"{said[0]}\\n".encode())
+sys.addaudithook(note)
+sys.argv[0] = "parallelhassnes"
+from parallelhassnes.__main__ import main
+main()
+"""
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.namespaces
+def test_nobody_waits_for_the_lock_while_what_an_attempt_needs_is_imported(root, tmp_path):
+    ctx = context(root)
+    trial = {
+        "step_id": "t",
+        "kind": "trial",
+        "task": {"path": str(CHECKOUT / "examples/tasks/hello")},
+        "agent": {"name": "oracle"},
+        "environment": {"type": "sandbox"},
+        "depends_on": ["c"],
+    }
+    agent = {
+        "name": "a",
+        "command": [sys.executable, f"{CHECKOUT}/tests/support/agent_program.py", "{prompt_file}", "{output_file}"],
+    }
+    steps = [command("c", "true"), trial, {"step_id": "p", "prompt": "SAY\nDone.", "depends_on": ["t"]}]
+    batch = put(ctx, table(job("j", *steps), agent=agent, working_directory=str(root)))
+    python(IMPORTS_UNDER_THE_LOCK, str(tmp_path / "imports"), "tick", "--until-idle", "--quiet", "--root", str(root))
+    assert {step: ended for step, ended in states(ctx, batch).items() if ended != ["succeeded"]} == {}
+    assert (tmp_path / "imports").read_text() == ""

@@ -171,7 +171,7 @@ def _serve(what: str, number: int) -> None:
         _warm_up_servers()
     assert sys.platform != "linux" or len(os.listdir("/proc/self/task")) == 1, "what runs threads cannot be forked"
     often = gc.get_threshold()
-    launcher._freeze_heap()  # so that forks share it, and none has to see to that again
+    launcher.freeze_heap()  # so that forks share it, and none has to see to that again
     gc.set_threshold(*often)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers need nobody
     with socket.socket(fileno=number) as asked:
