@@ -21,6 +21,7 @@ from parallelhassnes.schedule.rules import solver_critic
 from parallelhassnes.schedule.rules.step_state import stand
 from parallelhassnes.store import atomic, attempts, batches, currents, decider, index, locks, members
 from parallelhassnes.store.evidence import ledger
+from parallelhassnes.store.layout import KEPT_LOOKS
 from parallelhassnes.store.queue import delayed, tickets
 from parallelhassnes.store.records import dump
 
@@ -93,6 +94,8 @@ def rebuild(ctx: Context) -> int:
             folder.mkdir()
         shutil.rmtree(ctx.layout.turns, ignore_errors=True)
         spending.forget_all(ctx.layout)
+        for name in KEPT_LOOKS:
+            (ctx.layout.system / name).unlink(missing_ok=True)
         batch_ids = ctx.layout.batch_ids()
         for batch_id in batch_ids:
             restore(ctx, batch_id)

@@ -38,6 +38,10 @@ from typing import NamedTuple, override
 from parallelhassnes import file_stamp, names
 from parallelhassnes.file_stamp import FileStamp
 
+SNAPSHOT, RETENTION_NOTES, AT_REST = "scoreboard.system.json", "retention.json", "at_rest.json"
+KEPT_LOOKS = (SNAPSHOT, RETENTION_NOTES, AT_REST)
+"""What looks at the whole store keep in ``_system`` of what they found; whoever looks next makes it anew."""
+
 
 class ListedBatch(NamedTuple):
     """What is known of a batch without reading it."""
@@ -138,7 +142,7 @@ class Layout:
 
     @cached_property
     def at_rest(self) -> Path:
-        return self.system / "at_rest.json"
+        return self.system / AT_REST
 
     @cached_property
     def starts(self) -> Path:

@@ -17,7 +17,7 @@ from parallelhassnes.schedule import configuration, health, quarantine
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.limits import concurrency_keys
 from parallelhassnes.store import atomic, hosts, members, space
-from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.layout import SNAPSHOT, Layout
 from parallelhassnes.store.queue import queue_keys, tickets
 from parallelhassnes.store.queue.queue_keys import Breaker, KeyState
 from parallelhassnes.store.records import now_text
@@ -33,7 +33,6 @@ from parallelhassnes.views.scoreboard_models import (
     SystemScoreboard,
 )
 
-SNAPSHOT = "scoreboard.system.json"
 CHANGES = 11
 """One more than the changes of a queue key that are shown."""
 

@@ -15,6 +15,7 @@ from parallelhassnes.admin.audit.verify import verify
 from parallelhassnes.schedule.context import open_context
 from parallelhassnes.store import batches
 from parallelhassnes.store.evidence import ledger, removals
+from parallelhassnes.store.layout import RETENTION_NOTES
 
 DAY = 86_400
 LATER = '[retention]\npack_after_days = 300\n[[retention.rules]]\nname = "late"\nafter_days = 100\n'
@@ -204,7 +205,7 @@ def test_spoilt_notes_are_made_anew(root, content):
     batch_id = ended(ctx)
     made_by = json.dumps(retention_notes._MADE_BY).encode()
     rules = json.dumps(retention_notes._digest(ctx.config.retention)).encode()
-    (ctx.layout.system / retention_notes.NOTES).write_bytes(
+    (ctx.layout.system / RETENTION_NOTES).write_bytes(
         content.replace(b"%s", made_by + b', "rules": ' + rules).replace(b"%b", batch_id.encode())
     )
     assert len(retention.plan(ctx).goes[batch_id]) == 2

@@ -8,6 +8,7 @@ from stores import command, context, idle, job, program, put, shell, table, wait
 from parallelhassnes.admin import doctor
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.store import locks
+from parallelhassnes.store.layout import RETENTION_NOTES, SNAPSHOT
 
 
 def snapshot(ctx):
@@ -28,6 +29,24 @@ def snapshot(ctx):
     for path in ctx.layout.runs.glob("*/index.json"):
         found[str(path.relative_to(ctx.layout.runs))] = json.loads(path.read_text())
     return found
+
+
+def test_rebuild_makes_anew_what_is_kept_of_views_and_says_something_else(root):
+    ctx = context(root)
+    put(ctx, table(job("j", command("s", "true"), shell("bad", "exit 1"))))
+    program(root, "tick", "--until-idle", "--fail-on", "never")
+
+    def said():
+        return json.loads(program(root, "scoreboard", "--json").stdout)["counts"]
+
+    before, board = said(), ctx.layout.system / SNAPSHOT
+    spoilt = board.read_bytes().replace(b'"succeeded":1', b'"succeeded":7')  # as its batch stands, so nobody asks again
+    board.write_bytes(spoilt)
+    assert said() != before
+    (ctx.layout.system / RETENTION_NOTES).write_text("{}\n")
+    program(root, "doctor", "--rebuild", check=False)
+    assert said() == before
+    assert not (ctx.layout.system / RETENTION_NOTES).exists()
 
 
 def test_rebuild_restores_queue_indexes_and_scoreboards_equal(root):

@@ -12,7 +12,7 @@ from stores import command, context, idle, job, program, put, shell, table, wait
 from parallelhassnes.actions import pause_resume
 from parallelhassnes.api.pages import assets
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.views.system_scoreboard import SNAPSHOT
+from parallelhassnes.store.layout import SNAPSHOT
 
 EVIL = "<script>alert(1)</script>"
 

@@ -16,11 +16,11 @@ from parallelhassnes.refs import Found
 from parallelhassnes.report.run_summary import RunDone
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.layout import SNAPSHOT, Layout
 from parallelhassnes.views import runners
 from parallelhassnes.views.batch_scoreboard import batch_scoreboard
 from parallelhassnes.views.scoreboard_models import BatchScoreboard
-from parallelhassnes.views.system_scoreboard import SNAPSHOT, system_scoreboard
+from parallelhassnes.views.system_scoreboard import system_scoreboard
 
 MIXED = (
     stores.job(

@@ -25,10 +25,9 @@ from parallelhassnes import file_stamp, packed
 from parallelhassnes.config import RetentionConfig
 from parallelhassnes.store import atomic, batches
 from parallelhassnes.store.evidence import ledger
-from parallelhassnes.store.layout import Layout
+from parallelhassnes.store.layout import RETENTION_NOTES, Layout
 from parallelhassnes.version import __version__
 
-NOTES = "retention.json"
 _MADE_BY = f"{__version__}.1"
 """The last number is raised where another version of this code would find something else by the same rules."""
 _STAMPED = (batches.META, batches.TABLE, packed.INDEX)
@@ -68,7 +67,7 @@ def stamp(batch_dir: Path) -> str:
 
 def read(layout: Layout, rules: RetentionConfig) -> dict[str, BatchNote]:
     """Return batch → its note; by other rules than those that it was made by, something may be due at once."""
-    document = atomic.read_derived(layout.system / NOTES)
+    document = atomic.read_derived(layout.system / RETENTION_NOTES)
     if document.get("made_by") != _MADE_BY:
         return {}
     with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
@@ -84,7 +83,7 @@ def leave(layout: Layout, rules: RetentionConfig, notes: Mapping[str, BatchNote]
         return
     with contextlib.suppress(OSError):
         document = {"made_by": _MADE_BY, "rules": _digest(rules), "batches": notes}
-        atomic.write_json(layout.system / NOTES, document, durable=False)
+        atomic.write_json(layout.system / RETENTION_NOTES, document, durable=False)
 
 
 def _digest(rules: RetentionConfig) -> str:
