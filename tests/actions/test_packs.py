@@ -8,7 +8,21 @@ import subprocess
 
 import pytest
 from servers import serving
-from stores import attempt_dirs, command, context, idle, job, program, put, python, read, shell, table, wait_for
+from stores import (
+    CHECKOUT,
+    attempt_dirs,
+    command,
+    context,
+    idle,
+    job,
+    program,
+    put,
+    python,
+    read,
+    shell,
+    table,
+    wait_for,
+)
 
 from parallelhassnes import packed, walk
 from parallelhassnes.actions import packs
@@ -147,10 +161,35 @@ def test_standard_tools_read_what_lies_beside_the_ledger(batch):
         f"zstd -dc {batch_dir}/{packed.ARCHIVE} | tar t", shell=True, capture_output=True, check=True
     ).stdout
     assert b"/seal.json" in listed
-    hits = subprocess.run(
-        ["zstdgrep", "-a", "-c", '"status":"failed"', f"{batch_dir}/{packed.ARCHIVE}"], capture_output=True
+
+
+@pytest.mark.namespaces
+@pytest.mark.programs("zstd", "zstdgrep")
+def test_each_line_of_grep_has_a_twin_that_finds_the_same_in_archives(root):
+    ctx = context(root)
+    tasks = [f"{CHECKOUT}/examples/{name}" for name in ("tasks/hello", "quality/cannot-build")]
+    program(root, "run", *tasks, "-a", "oracle", "-a", "nop", "-e", "sandbox", "--fail-on", "never")
+    (batch_id,) = ctx.layout.batch_ids()
+    batch_dir = ctx.layout.batch(batch_id)
+
+    def lines(command: str) -> list[str]:
+        return sorted(subprocess.run(command, shell=True, cwd=root, capture_output=True, text=True).stdout.splitlines())
+
+    def block(page: str, program: str) -> list[str]:
+        text = (CHECKOUT / page).read_text()
+        return [each.removeprefix("$ ") for each in text.splitlines() if each.removeprefix("$ ").startswith(program)]
+
+    failed, rewards = (each for each in block("README.md", "grep") if "/attempts/" in each)
+    before = [lines(failed), lines(rewards)]
+    packs.pack(ctx, batch_id)
+    ids, counts = map(lines, block("docs/files.md", "zstdgrep"))
+    (named,) = (each.replace("BATCH", batch_id) for each in block("docs/files.md", "tar "))
+    assert lines(failed) == []
+    assert counts == before[1] != []
+    assert [f"{batch_dir.relative_to(root)}/{place}" for place in lines(named)] == before[0] != []
+    assert sorted(each.split('"')[-2] for each in ids) == sorted(
+        path.split("/")[-2].split("_")[-1] for path in before[0]
     )
-    assert int(hits.stdout) >= 1
 
 
 def test_what_would_change_it_says_what_to_do(batch):
