@@ -91,7 +91,7 @@ async def build(task: Task, scratch: Path, *, engine: str = "auto") -> Built:
         joined = Network(given, scratch, task.host_ports, wanted=task.network == "private")
         on_failure.push_async_callback(joined.stop)
         with containers_mask():
-            layout = _lay_out(task, scratch, owner)
+            layout = lay_out(task, scratch, owner)
         blueprint = Blueprint(
             scratch / "root",
             layout.mounts,
@@ -132,7 +132,7 @@ class _Layout(NamedTuple):
     path: list[str]
 
 
-def _lay_out(task: Task, scratch: Path, owner: int | None) -> _Layout:
+def lay_out(task: Task, scratch: Path, owner: int | None) -> _Layout:
     """Put the root folder and the folders beside it together, and give them to the sandbox."""
     for folder in FOLDERS:
         (scratch / folder).mkdir()

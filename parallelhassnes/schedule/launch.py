@@ -34,6 +34,7 @@ from parallelhassnes.schedule.rules import solver_critic
 from parallelhassnes.schedule.rules.step_state import stand
 from parallelhassnes.steps.registry import kind as kind_of
 from parallelhassnes.steps.registry import needs
+from parallelhassnes.steps.step_types import WarmsUp
 from parallelhassnes.store import attempts, batches, decider, hosts, locks, members
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.queue import handed, tickets
@@ -185,12 +186,15 @@ _loaded: set[tuple[str, ...]] = set()
 
 
 def preload(step: StepSpec) -> None:
-    """Import in this process what an attempt of the step will need in those forked from it."""
+    """Import in this process what an attempt of the step will need in those forked from it, and make it ready."""
     _attempt_process()
-    kind_of(step.kind).preload(step)
+    kind = kind_of(step.kind)
+    kind.preload(step)
     for record in _RECORDS:  # they build themselves at first use, which would be in every child
         record.model_rebuild()
     if launcher.fork_is_safe():
+        if isinstance(kind, WarmsUp):
+            kind.warm_up()
         launcher.freeze_heap()
     _loaded.add(needs(step))
 

@@ -122,6 +122,17 @@ class ShowsItself(Protocol):
 
 
 @runtime_checkable
+class WarmsUp(Protocol):
+    """What a kind may do besides: run code in the process that will fork many workers, which then share what that changes."""
+
+    def warm_up(self) -> None:
+        """Run what ``work`` will run; after ``preload``, quick when done before, and never raises.
+
+        It starts no thread and no process, leaves no event loop, and nothing of it stays on the disk.
+        """
+
+
+@runtime_checkable
 class LimitsPhases(Protocol):
     """What a kind may do besides: set a limit to each phase of its work."""
 

@@ -101,6 +101,7 @@ ALLOWED = {
     "sandbox": "in the worker's own process",
     "steps/trial/image.py": "the task's files",
     "steps/trial/tampering.py": "the task's tests",
+    "steps/trial/warm_up.py": "pipes of a trial in which nothing runs",
     "steps/trial/workspace.py": "blobs that it makes itself, new and by no name of an agent",
     "walk.py": "its own descriptors",
     "packed.py": "a batch's archive and its index, which the store made",

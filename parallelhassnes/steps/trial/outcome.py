@@ -279,6 +279,11 @@ class TrialKind:
         if isinstance(agent, str):
             trial_preload.preload_agent(agent)
 
+    def warm_up(self) -> None:
+        from parallelhassnes.steps.trial import warm_up
+
+        warm_up.run_once()
+
     def deadline_sec(self, attempt: StepAttempt) -> float | None:
         config = safe_read.mapping(attempt.step.spec.get("config"))
         return deadline.deadline_sec(dict(config))

@@ -65,7 +65,7 @@ def work(attempt: StepAttempt) -> int:
     progress = PhaseNote(trial_paths.phase_file(attempt))
     progress.enter("create")
     try:
-        return asyncio.run(_run(attempt, progress))
+        return asyncio.run(run(attempt, progress))
     except asyncio.CancelledError as error:
         _record_error(attempt, error, progress.phase)
         return EXIT_CANCELED
@@ -103,7 +103,8 @@ class PhaseNote:
             trial.add_hook(event, enter)
 
 
-async def _run(attempt: StepAttempt, progress: PhaseNote) -> int:
+async def run(attempt: StepAttempt, progress: PhaseNote) -> int:
+    """Run the trial in this event loop; the exit code."""
     from harbor.trial.trial import Trial
 
     reward_file.guard_harbor()
