@@ -170,6 +170,19 @@ def growth(setting: Setting) -> Row:
     return row
 
 
+def crowds(setting: Setting) -> Row:
+    """A pass that settles one attempt and launches one: in a large job, beside a fan-in, beside many batches."""
+    row = Row(name="passes", work="passes of one attempt of `true` each, beside others")
+    for shape, n in (("wide job", 8_000), ("fan-in", 1_600), ("batches", 400)):
+        size = n // 40 if setting.quick else n
+        folder = setting.fresh(f"passes-{shape.replace(' ', '-')}")
+        SHAPES[shape](folder, size)
+        cost = _cost(folder, 8 if setting.quick else 16)
+        measure = f"{shape} of {size:,}: CPU of a pass"
+        row.figures.append(Figure(measure=measure, unit="ms", ours=cost["CPU of its pass"], goal=3.0))
+    return row
+
+
 def _figures(shape: str, costs: Mapping[int, Mapping[str, float]]) -> Iterator[Figure]:
     first, last = min(costs), max(costs)
     for field, unit in _FIELDS.items():

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.results import Figure, Row
+from benchmarks.setting import Setting
 from parallelhassnes.config import Bounds
 from parallelhassnes.execute.clean import Patience, clean
 from parallelhassnes.execute.redact import Redactor
@@ -45,6 +47,15 @@ def speeds(folder: Path, size: int = SIZE) -> list[Speed]:
             clean(Path(place), Redactor(_SECRETS), Bounds(), Patience(Bounds()))
             found.append(Speed(what, round(size / 1e6 / (time.process_time() - began))))
     return found
+
+
+def redaction(setting: Setting) -> Row:
+    """An attempt's files looked through for five secrets."""
+    row = Row(name="redaction", work="files looked through for secrets")
+    for speed in speeds(setting.work, SIZE >> 6 if setting.quick else SIZE):
+        measure = f"CPU for a GB of {speed.what}"
+        row.figures.append(Figure(measure=measure, unit="s", ours=1000 / speed.mb_per_sec, goal=5.0))
+    return row
 
 
 if __name__ == "__main__":

@@ -4,18 +4,17 @@ The first batch is run and packed by this project, each of its steps a process. 
 had run, too; the hashes of their ledgers are not their own, so only the first is audited.
 """
 
-import os
 import statistics
 import sys
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from benchmarks import setting as s
 from benchmarks.meter import measure
+from benchmarks.packs import weight
 from benchmarks.results import Figure, Row
-from benchmarks.server import get, serving
+from benchmarks.server import opened
 from benchmarks.setting import Setting, write_json
 from parallelhassnes.store.layout import Layout
 
@@ -42,10 +41,10 @@ def scale(setting: Setting) -> Row:
         "audit of a batch": ("audit", "verify", first),
     }
     pages = {"page of all batches": "/", "page of a batch": f"/batches/{first}"}
-    alone = {name: _took(setting, root, arguments) for name, arguments in looks.items()} | _opened(root, pages)
+    alone = {name: _took(setting, root, arguments) for name, arguments in looks.items()} | opened(root, pages)
     _copy(Layout(root), first, batches)
-    inodes, size = _weight(root / "runs")
-    beside = {name: _took(setting, root, arguments) for name, arguments in looks.items()} | _opened(root, pages)
+    inodes, size = weight(root / "runs")
+    beside = {name: _took(setting, root, arguments) for name, arguments in looks.items()} | opened(root, pages)
     for name, took in beside.items():
         ratio, what = took / alone[name], f"{name}: CPU, and times that of one batch alone"
         row.figures.append(Figure(measure=what, unit="s", ours=took, ratio=ratio, goal=MOST))
@@ -95,16 +94,6 @@ def _copy(layout: Layout, first: str, batches: int) -> None:
             (target / path).write_bytes(content.replace(old, name.encode()))
 
 
-def _weight(folder: Path) -> tuple[int, int]:
-    """Files and folders below, and the bytes that they take on disk."""
-    count = size = 0
-    for above, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            count += 1
-            size += Path(above, name).lstat().st_blocks * 512
-    return count, size
-
-
 def _took(setting: Setting, root: Path, arguments: tuple[str, ...]) -> float:
     """Median seconds of the processor, once what is kept has been made."""
     command = s.ours(*arguments, "--root", str(root))
@@ -113,25 +102,3 @@ def _took(setting: Setting, root: Path, arguments: tuple[str, ...]) -> float:
     time.sleep(0.1 if setting.quick else 2.5)  # what changed a moment ago is not kept
     measure(command, log, s.environment())
     return statistics.median(measure(command, log, s.environment()).cpu_sec for _ in range(setting.runs(5)))
-
-
-def _opened(root: Path, pages: Mapping[str, str]) -> dict[str, float]:
-    """Median seconds of a server's processor, each page having been opened before."""
-    found = {}
-    with serving(root) as (url, pid):
-        for name, path in pages.items():
-            get(url + path)
-            times = []
-            for _ in range(10):
-                began = _cpu_sec(pid)
-                for _ in range(5):
-                    get(url + path)
-                times.append((_cpu_sec(pid) - began) / 5)
-            found[name] = statistics.median(times)
-    return found
-
-
-def _cpu_sec(pid: int) -> float:
-    """The processor time of a process's threads, which is counted in nanoseconds."""
-    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(path.read_text().split()[0]) for path in threads) / 1e9

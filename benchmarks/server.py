@@ -1,4 +1,4 @@
-"""What the server costs over 10,000 jobs with 200 listeners: ``python -m benchmarks.server [JOBS]``.
+"""What the server costs over 10,000 jobs: its warm answers, a row of ``make bench``, and with 200 listeners: ``python -m benchmarks.server [JOBS]``.
 
 The stores are those of ``benchmarks.scoreboard``, in one batch and in batches of ten. One attempt's launch is written into a
 ledger before each look, so that no look is answered from memory. Prints a JSON line per store:
@@ -20,13 +20,15 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from benchmarks.results import Figure, Row
 from benchmarks.scoreboard import make
+from benchmarks.setting import Setting
 from parallelhassnes.store import atomic
 from parallelhassnes.store.evidence import ledger
 from parallelhassnes.store.layout import Layout
@@ -37,17 +39,70 @@ TICKS, TICK_EVERY_SEC = 40, 0.05
 EVENT_EVERY_SEC = 0.1
 
 
+def server(setting: Setting) -> Row:
+    """What warm answers cost the server's processor: of one large batch, and of many small ones."""
+    jobs = 100 if setting.quick else 10_000
+    row = Row(name="server", work=f"answers of a server over {jobs:,} jobs, asked before")
+    for in_batches in (1, jobs // 10):
+        layout = _store(setting.fresh("server"), jobs, in_batches)
+        batch_id = layout.batch_ids()[-1]
+        goals = {f"page of {in_batches:,} batches": ("/", 0.03)}
+        if in_batches == 1:
+            goals = {
+                f"{path} of {jobs:,} jobs": (path.replace("/B", f"/{batch_id}").replace("=B", f"={batch_id}"), goal)
+                for path, goal in (
+                    ("/v1/batches/B", 0.02),
+                    ("/v1/results?batch=B", 0.1),
+                    ("/v1/errors?batch=B", 0.1),
+                    ("/batches/B", 0.3),
+                )
+            }
+        took = opened(layout.root, {name: path for name, (path, _) in goals.items()})
+        row.figures += [
+            Figure(measure=f"{name}: CPU", unit="s", ours=took[name], goal=goal) for name, (_, goal) in goals.items()
+        ]
+    return row
+
+
+def opened(root: Path, pages: Mapping[str, str]) -> dict[str, float]:
+    """Median seconds of a server's processor, each page having been opened before."""
+    found = {}
+    with serving(root) as (url, pid):
+        for name, path in pages.items():
+            get(url + path)
+            times = []
+            for _ in range(10):
+                began = _cpu_sec(pid)
+                for _ in range(5):
+                    get(url + path)
+                times.append((_cpu_sec(pid) - began) / 5)
+            found[name] = statistics.median(times)
+    return found
+
+
+def _cpu_sec(pid: int) -> float:
+    """The processor time of a process's threads, which is counted in nanoseconds."""
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(path.read_text().split()[0]) for path in threads) / 1e9
+
+
 def main(jobs: int) -> None:
-    atomic.set_durable(False)
     for in_batches in (1, jobs // 10):
         with tempfile.TemporaryDirectory() as folder:
-            root = Path(folder)
-            # Nothing may start: a tick's cost is looked at, not that of attempts.
-            (root / "parallelhassnes.toml").write_text("durable = false\n")
-            layout = make(root, jobs, in_batches)
-            (layout.runners / "local").mkdir(parents=True)
-            (layout.runners / "local" / "drain").touch()
-            print(json.dumps({"jobs": jobs, "batches": in_batches, **measure(layout)}))
+            print(json.dumps({"jobs": jobs, "batches": in_batches, **measure(_store(Path(folder), jobs, in_batches))}))
+
+
+def _store(root: Path, jobs: int, in_batches: int) -> Layout:
+    """A store in which nothing may start: what looks and ticks cost is looked at, not attempts."""
+    atomic.set_durable(False)
+    try:
+        (root / "parallelhassnes.toml").write_text("durable = false\n")
+        layout = make(root, jobs, in_batches)
+        (layout.runners / "local").mkdir(parents=True)
+        (layout.runners / "local" / "drain").touch()
+    finally:
+        atomic.set_durable(True)
+    return layout
 
 
 def measure(layout: Layout) -> dict[str, Any]:

@@ -37,6 +37,24 @@ def slots(setting: Setting) -> Row:
     return row
 
 
+def starts(setting: Setting) -> Row:
+    """From an attempt's claim to its supervisor's first act, while others end all the time."""
+    count = 12 if setting.quick else 400
+    row = Row(name="starts", work=f"{count} jobs of `true`, 4 at a time")
+    folder = setting.fresh("starts")
+    table = _table(folder, [_command("true")] * count)
+    command = s.ours("run", "-c", str(table), "--root", str(folder), "--concurrency", "4")
+    row.sides = [
+        Side(name=OURS, command=command, runs=[measure(command, setting.work / "starts.log", s.environment())])
+    ]
+    waits = [_waited(path) for path in folder.glob("runs/*/*/steps/*/attempts/*")]
+    row.figures = [
+        Figure(measure="claimed to started: longest", unit="s", ours=max(waits), goal=1.0),
+        Figure(measure="claimed to started: median", unit="s", ours=median(waits)),
+    ]
+    return row
+
+
 def supervisor_memory(setting: Setting) -> Row:
     """Private memory of supervisors while their workers run."""
     count = 2 if setting.quick else 8
@@ -86,6 +104,14 @@ def _running(folder: Path) -> list[int]:
 def _ended(attempt: Path) -> float:
     state = json.loads((attempt / "state.json").read_bytes())
     return datetime.fromisoformat(state["ended_at"]).timestamp()
+
+
+def _waited(attempt: Path) -> float:
+    claimed, started = (
+        datetime.fromisoformat(json.loads((attempt / name).read_bytes())[field])
+        for name, field in (("meta.json", "created_at"), ("state.json", "started_at"))
+    )
+    return (started - claimed).total_seconds()
 
 
 def _command(*argv: str) -> dict[str, Any]:
