@@ -9,7 +9,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, override
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -299,6 +299,8 @@ class RetentionRule(BaseModel):
     """The files are kept, whatever rules below say."""
     experiments: tuple[str, ...] = ()
     """Labels of batches, with ``*`` and ``?``; none: any."""
+    labels: dict[str, str] = {}
+    """What the ``labels`` of a batch's table must say, all of it, with ``*`` and ``?``; none: any."""
     outcomes: tuple[CameTo, ...] = ()
     """What the attempt came to; none: anything."""
     min_mb: float = Field(default=0.0, ge=0, allow_inf_nan=False)
@@ -314,12 +316,19 @@ class RetentionRule(BaseModel):
             raise ValueError(f"the rule {self.name} removes nothing; write archived = true into one with after_days")
         return self
 
+    @override
+    def __hash__(self) -> int:
+        return hash(self.name)
+
     @property
     def says(self) -> str:
         """The rule in words."""
         parts = ["never" if self.after_days is None else f"after {self.after_days:g} days"]
         parts += [", ".join(self.outcomes)] if self.outcomes else []
         parts += [f"of {', '.join(self.experiments)}"] if self.experiments else []
+        parts += (
+            [f"labeled {', '.join(f'{name}={value}' for name, value in self.labels.items())}"] if self.labels else []
+        )
         parts += [f"from {self.min_mb:g} MB"] if self.min_mb else []
         parts += ["archived"] if self.archived else []
         return "; ".join(parts)
@@ -342,7 +351,7 @@ class RetentionConfig(BaseModel):
             for before in value[:at]:
                 if before.name == rule.name:
                     raise ValueError(f"two rules are called {rule.name}")
-                if not (before.experiments or before.outcomes or before.min_mb or before.archived):
+                if not (before.experiments or before.labels or before.outcomes or before.min_mb or before.archived):
                     raise ValueError(f"the rule {rule.name} is never reached: {before.name} above it fits everything")
         return value
 

@@ -447,6 +447,16 @@ def test_a_bracket_in_a_label_is_a_bracket(root):
     assert len(removals.of(ctx.layout.batch(other))) == 2
 
 
+def test_a_rule_speaks_of_batches_that_have_all_of_its_labels(root):
+    keep = '[[retention.rules]]\nname = "ours"\nkeep = true\nlabels = {team = "a*", for = "paper"}\n'
+    ctx, kept = store(root, keep + ALL, labels={"team": "alpha", "for": "paper", "more": "x"})
+    others = [ended(ctx, labels=said) for said in ({"team": "alpha"}, {"team": "beta", "for": "paper"}, {})]
+    assert "labeled team=a*, for=paper" in ctx.config.retention.rules[0].says
+    collect(ctx)
+    assert removals.of(ctx.layout.batch(kept)) == {}
+    assert [len(removals.of(ctx.layout.batch(other))) for other in others] == [2, 2, 2]
+
+
 def test_a_seal_that_was_changed_is_no_reason_to_remove_what_shows_it(root):
     ctx, batch_id = store(root, ALL)
     folder = step(ctx, batch_id, "a")

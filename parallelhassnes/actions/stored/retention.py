@@ -28,6 +28,7 @@ from parallelhassnes.actions.stored.archived import AskedArchive
 from parallelhassnes.actions.stored.retention_notes import BatchNote
 from parallelhassnes.config import RetentionConfig, RetentionRule
 from parallelhassnes.errors import UserError
+from parallelhassnes.plan import BatchMeta
 from parallelhassnes.schedule.context import Context
 from parallelhassnes.steps import safe_read
 from parallelhassnes.steps.trial_data import ended_line
@@ -303,8 +304,9 @@ def _weigh_all(
     now: float,
 ) -> None:
     """Find which of the batch's attempts have files that the rules would have go, and when the next one will."""
-    experiment = batches.read_batch(batch_dir).experiment if made.rules else ""
-    by_outcome = any(rule.outcomes for rule in made.rules)
+    meta = batches.read_batch(batch_dir) if made.rules else None
+    rules = [rule for rule in made.rules if meta is not None and _speaks_of_batch(rule, meta)]
+    by_outcome = any(rule.outcomes for rule in rules)
     named, seals = cache(lambda: made.archive.named(batch_dir)), cache(lambda: _seals(batch_dir))
     for place, line, since in _ends(lines):
         if place in buried:
@@ -312,7 +314,7 @@ def _weigh_all(
         came_to = _came_to(batch_dir, place, line) if by_outcome else ""
         weighed: Tombstone | None = None
         lacks = False
-        for rule in (each for each in made.rules if _speaks_of(each, came_to, experiment)):
+        for rule in (each for each in rules if not each.outcomes or came_to in each.outcomes):
             if rule.keep and not rule.min_mb:
                 break
             due = since + (rule.after_days or 0.0) * _DAY_SEC
@@ -358,10 +360,9 @@ def _ends(lines: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str
         yield place, end, since.get(place) or parse_time(str(end["at"]))
 
 
-def _speaks_of(rule: RetentionRule, came_to: str, experiment: str) -> bool:
-    if rule.experiments and not any(_fits(experiment, each) for each in rule.experiments):
-        return False
-    return not rule.outcomes or came_to in rule.outcomes
+def _speaks_of_batch(rule: RetentionRule, meta: BatchMeta) -> bool:
+    labels = all(name in meta.labels and _fits(meta.labels[name], value) for name, value in rule.labels.items())
+    return labels and (not rule.experiments or any(_fits(meta.experiment, each) for each in rule.experiments))
 
 
 def _came_to(batch_dir: Path, place: str, line: Mapping[str, Any]) -> str:
