@@ -192,3 +192,9 @@ def test_where_no_temporary_folder_can_be_made_trials_are_forked_all_the_same():
     program = "import tempfile\nfrom parallelhassnes.steps.registry import kind\n"
     program += "tempfile.tempdir = '/proc/nowhere'\nkind('trial').warm_up()\nassert tempfile.tempdir == '/proc/nowhere'"
     assert python(program).stderr == ""
+
+
+def test_a_caller_that_is_in_an_event_loop_of_its_own_is_left_alone():
+    program = "import asyncio\nfrom parallelhassnes.steps.registry import kind\n"
+    program += "async def main(): kind('trial').warm_up()\nasyncio.run(main())"
+    assert python(program).stderr == ""

@@ -41,8 +41,18 @@ _TIMES = 2
 @cache
 def run_once() -> None:
     """Run the trials, unless this process has. What goes wrong goes wrong nowhere else: workers then copy more of what they share."""
+    if _is_in_a_loop():  # a caller's, in which no other can run
+        return
     with contextlib.suppress(Exception, SystemExit, asyncio.CancelledError):
         run()
+
+
+def _is_in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def run() -> None:
