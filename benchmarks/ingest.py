@@ -21,10 +21,10 @@ def ingest(setting: Setting) -> Row:
     memory = measure(command, log, s.environment(), memory=True)
     row.sides = [Side(name=OURS, command=command, runs=[usage], memory=memory)]
     row.figures = [
-        Figure(measure="wall", unit="s", ours=usage.wall_sec, goal=10.0),
+        Figure(measure="wall", unit="s", ours=usage.wall_sec, goal=5.0),
         Figure(measure="CPU", unit="s", ours=usage.cpu_sec),
     ]
     if memory.peak_pss_bytes:
         megabytes = memory.peak_pss_bytes / 1e6
-        row.figures.append(Figure(measure="peak memory", unit="MB", ours=megabytes, goal=500.0))
+        row.figures.append(Figure(measure="peak memory", unit="MB", ours=megabytes, goal=300.0))
     return row

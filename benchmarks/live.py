@@ -42,8 +42,8 @@ def live(setting: Setting) -> Row:
         _call(*s.ours("tick", "--until-idle", "--fail-on", "never", *root))
     row.sides = [Side(name=OURS, command=command)]
     row.figures = [
-        Figure(measure="all at work after", unit="s", ours=launched),
-        Figure(measure="memory of all together (PSS)", unit="MB", ours=weight / 1e6, goal=8000.0),
+        Figure(measure="all at work after", unit="s", ours=launched, goal=25.0),
+        Figure(measure="memory of all together (PSS)", unit="MB", ours=weight / 1e6, goal=6000.0),
         Figure(measure="longest time without a heartbeat (one is due every 5 s)", unit="s", ours=late, goal=10.0),
         Figure(measure="tick meanwhile: wall", unit="s", ours=median(ticks), goal=0.5),
     ]

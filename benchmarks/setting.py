@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks.meter import measure
 from benchmarks.results import Row, Side
 from parallelhassnes.admin.init import init
+from parallelhassnes.store.layout import Layout
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 HARBOR = "harbor run"
@@ -47,6 +48,18 @@ class Setting:
         folder = self.fresh(name)
         init(folder)
         return folder
+
+
+def bring_to_rest(setting: Setting, root: Path) -> None:
+    """Tick twice, so that the next tick is an idle one: the first writes a new store's configuration, the second notes the rest.
+
+    Raises:
+        ValueError: there is something to do in the store.
+    """
+    for _ in range(2):
+        measure(ours("tick", "--quiet", "--root", str(root)), setting.work / "rest.log", environment())
+    if not Layout(root).at_rest.exists():
+        raise ValueError(f"{root}: no tick was idle")
 
 
 _NOT_USUAL = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")

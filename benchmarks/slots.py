@@ -31,7 +31,7 @@ def slots(setting: Setting) -> Row:
     )
     gaps = [after[0] - before[1] for before, after in itertools.pairwise(spans)]
     row.figures = [
-        Figure(measure="slot free to next worker: median", unit="ms", ours=median(gaps) * 1000, goal=100.0),
+        Figure(measure="slot free to next worker: median", unit="ms", ours=median(gaps) * 1000, goal=10.0),
         Figure(measure="slot free to next worker: longest", unit="ms", ours=max(gaps) * 1000),
     ]
     return row
@@ -77,7 +77,7 @@ def supervisor_memory(setting: Setting) -> Row:
         sizes = _watch(folder, command, count)
         row.sides.append(Side(name=f"{OURS}: {kind}", command=command))
         row.figures.append(
-            Figure(measure=f"private memory of a supervisor, {kind}", unit="MB", ours=median(sizes) / 1e6, goal=4.0)
+            Figure(measure=f"private memory of a supervisor, {kind}", unit="MB", ours=median(sizes) / 1e6, goal=3.0)
         )
     return row
 

@@ -20,6 +20,7 @@ def startup(setting: Setting) -> Row:
     if (program := s.harbor()) is not None:
         programs["harbor --help"] = ([program, "--help"], None)
     row.sides = [Side(name=name, command=command) for name, (command, _) in programs.items()]
+    s.bring_to_rest(setting, folder)
     for _ in range(setting.runs(7)):
         for side in row.sides:
             side.runs.append(measure(side.command, setting.work / "startup.log", s.environment()))

@@ -40,5 +40,5 @@ def _cells(figure: Figure) -> tuple[str, str, str, str, str, str]:
 
 def _goal(figure: Figure) -> str:
     if figure.ratio is not None:
-        return f"≤ {figure.goal:.1f} ×"
+        return f"≤ {figure.goal:.2f} ×"
     return f"≤ {_FORMAT[figure.unit].format(figure.goal)}"
