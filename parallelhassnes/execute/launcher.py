@@ -189,6 +189,11 @@ def is_too_long() -> bool:
     return has_taken()
 
 
+def lent(seconds: float) -> None:
+    """Let what was taken over wait for so long besides: something had to be done for another attempt while no lock was held."""
+    _Trampoline.since += seconds
+
+
 def run_taken() -> None:
     """Go on as what was taken over, which does not return; or, where nothing was, stop being free."""
     taken, _Trampoline.taken, _Trampoline.is_free = _Trampoline.taken, None, False

@@ -168,13 +168,12 @@ def _pass(ctx: Context, started: list[Launched]) -> None:
             health.succeeded(ctx.layout)
         finally:
             locks.release(lock)
-        if unloaded:
-            if not launcher.has_taken():
-                for step in unloaded:
-                    preload(step)
+        if unloaded:  # not left to the waker, which has not the secrets that this process may have
+            began = time.monotonic()
+            for step in unloaded:
+                preload(step)
+            launcher.lent(time.monotonic() - began)
             health.wish(ctx.layout)
-        if unloaded and launcher.has_taken():  # what was taken over comes first, and the waker has the pass made
-            break
 
 
 def _promote_due(ctx: Context) -> None:

@@ -27,6 +27,7 @@ from stores import (
     wait_for,
 )
 
+from parallelhassnes.schedule.ephemeral_secrets import PREFIX
 from parallelhassnes.schedule.launch import launch_ready
 from parallelhassnes.schedule.process import timer
 from parallelhassnes.schedule.tick import after_attempt, tick
@@ -423,3 +424,38 @@ def test_nobody_waits_for_the_lock_while_what_an_attempt_needs_is_imported(root,
     python(IMPORTS_UNDER_THE_LOCK, str(tmp_path / "imports"), "tick", "--until-idle", "--quiet", "--root", str(root))
     assert {step: ended for step, ended in states(ctx, batch).items() if ended != ["succeeded"]} == {}
     assert (tmp_path / "imports").read_text() == ""
+
+
+LENT = """
+import sys
+from pathlib import Path
+from parallelhassnes.schedule import ephemeral_secrets
+from parallelhassnes.schedule.context import open_context
+from parallelhassnes.schedule.tick import tick
+ephemeral_secrets.lend(sys.argv[1], "a-secret-that-was-lent")
+tick(open_context(Path(sys.argv[2])))
+"""
+
+
+@pytest.mark.timeout(100)
+@pytest.mark.namespaces
+def test_a_process_that_goes_on_with_an_attempt_loads_what_another_needs_first_and_has_its_secrets(root):
+    """The waker would do it else, which has none that were lent to the process that has made it."""
+    ctx = context(root, "concurrency = 2\n")
+    trial = {
+        "step_id": "t",
+        "kind": "trial",
+        "task": {"path": str(CHECKOUT / "examples/tasks/hello")},
+        "agent": {"name": "oracle"},
+        "environment": {"type": "sandbox"},
+        "depends_on": ["c"],
+    }
+    goes_on = shell("s", f"until [ -e {root}/go ]; do sleep 0.05; done", depends_on=["c"])
+    batch = put(ctx, table(job("j", command("c", "true"), goes_on, trial), secrets=[f"{PREFIX}x"]))
+    python(LENT, f"{PREFIX}x", str(root))
+    try:
+        wait_for(lambda: states(ctx, batch).get("j/t") == ["succeeded"], "the trial, while the other goes on")
+        assert states(ctx, batch)["j/s"] == ["running"]
+    finally:
+        (root / "go").touch()
+        wait_for(lambda: idle(ctx), "the end")
