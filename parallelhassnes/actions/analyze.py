@@ -1,13 +1,18 @@
 """``analyze``: analyses of trials that were run before, or by another engine. Nothing that is sealed is touched.
 
 Each becomes a step that is added to its trial's job. What has an analysis by that engine already keeps it; one that failed is
-attempted again. So trials that came later are analysed, and only those.
+attempted again. So trials that came later are analysed, and only those. A packed batch is unpacked first, where there is anything to
+analyse: what a step writes lies in its job's folder. A crash after that leaves a batch that is not packed, and the same command goes on.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
+
+from parallelhassnes.actions import packs
 from parallelhassnes.errors import InvalidInput
 from parallelhassnes.names import Ids
 from parallelhassnes.plan import LEFT_OPEN, JobSpec, StepSpec
-from parallelhassnes.refs import resolve
+from parallelhassnes.refs import Found, resolve
 from parallelhassnes.results import collect
 from parallelhassnes.results.analysis_list import engine_of
 from parallelhassnes.schedule import ingest
@@ -38,6 +43,8 @@ class Analyzed(View):
     """Those that had failed and are attempted again."""
     had: int = 0
     """Analyses that were there already."""
+    unpacked: bool = False
+    """The batch was packed, and is not any more."""
 
 
 def analyze(ctx: Context, text: str, parts: list[AnalysisPart], *, failed: bool = False) -> Analyzed:
@@ -49,6 +56,7 @@ def analyze(ctx: Context, text: str, parts: list[AnalysisPart], *, failed: bool 
     Raises:
         UnknownId: there is no such thing.
         InvalidInput: an engine lacks something.
+        UserError: the batch is packed, and its archive is not what was packed.
     """
     found = resolve(ctx.layout, text)
     problems = Problems("analyze")
@@ -57,14 +65,20 @@ def analyze(ctx: Context, text: str, parts: list[AnalysisPart], *, failed: bool 
     if problems:
         raise InvalidInput(problems.found)
     result = Analyzed(batch_id=found.batch_id)
+    status = batch_status.read_told(ctx.layout, found.batch_id) if failed else None
+    batch_dir = ctx.layout.batch(found.batch_id)
+    if packs.is_packed(batch_dir) and any(
+        _is_to_run(ctx, job, _step_of(job, trial, part))
+        for job in _jobs(ctx, found)
+        for trial in _trials(status, job, found.step_id)
+        for part in parts
+    ):
+        packs.unpack(ctx, found.batch_id)
+        result.unpacked = True
     with decider.deciding(ctx.layout):
         book = JobState(ctx, found.batch_id)
-        status = batch_status.read_told(ctx.layout, found.batch_id) if failed else None
         new: dict[str, list[StepSpec]] = {}
-        for job_dir in batches.job_dirs(ctx.layout, found.batch_id):
-            if found.job_id not in (None, job_dir.name):
-                continue
-            job = batches.read_job(job_dir)
+        for job in _jobs(ctx, found):
             taken = Ids(step.step_id for step in job.steps)
             for trial in _trials(status, job, found.step_id):
                 missing = [part for part in parts if not _has(ctx, book, job, trial, part, result)]
@@ -93,25 +107,48 @@ def _trials(status: BatchStatus | None, job: JobSpec, only: str | None) -> list[
     ]
 
 
-def _has(ctx: Context, book: JobState, job: JobSpec, trial: StepSpec, part: AnalysisPart, result: Analyzed) -> bool:
-    """Tell whether the trial has a step of that engine and model; one that came to no analysis is asked again."""
+def _jobs(ctx: Context, found: Found) -> Iterator[JobSpec]:
+    for job_dir in batches.job_dirs(ctx.layout, found.batch_id):
+        if found.job_id in (None, job_dir.name):
+            yield batches.read_job(job_dir)
+
+
+def _step_of(job: JobSpec, trial: StepSpec, part: AnalysisPart) -> StepSpec | None:
+    """Return the trial's step of that engine and model."""
     wanted = engine_of(spec(part, trial.step_id))
     for step in job.steps:
-        if step.kind != "analysis" or step.spec.get("trial") != trial.step_id:
-            continue
-        if engine_of(step.spec) != wanted:
-            continue
-        ref = attempts.newest(book.step_dir(job, step))
-        state = None if ref is None else attempts.read_state(ref.dir)
-        over = ref is not None and attempts.is_sealed(ref.dir)
-        if state is None or not over or state.status in ("succeeded", "needs_attention"):
-            result.had += 1
-            return True
-        book.ask_again(job, step, state.run_id)
-        now = book.look_again(job, step)
-        if now is not None and now.retry_at is not None:
-            ticket, name = ticket_of(job, step)
-            delayed.put(ctx.layout, ticket, name, now)
-        result.again.append(f"{job.job_id}/{step.step_id}")
+        if step.kind == "analysis" and step.spec.get("trial") == trial.step_id and engine_of(step.spec) == wanted:
+            return step
+    return None
+
+
+def _is_to_run(ctx: Context, job: JobSpec, step: StepSpec | None) -> bool:
+    """Tell whether there is no such step, or one that came to no analysis."""
+    return step is None or _came_to_nothing(ctx.layout.step(job.batch_id, job.job_id, step.step_id)) is not None
+
+
+def _came_to_nothing(step_dir: Path) -> str | None:
+    """Return the run id of a step's newest attempt where that is over and is no analysis."""
+    ref = attempts.newest(step_dir)
+    if ref is None or not attempts.is_sealed(ref.dir):
+        return None
+    state = attempts.read_state(ref.dir)
+    return None if state.status in ("succeeded", "needs_attention") else state.run_id
+
+
+def _has(ctx: Context, book: JobState, job: JobSpec, trial: StepSpec, part: AnalysisPart, result: Analyzed) -> bool:
+    """Tell whether the trial has a step of that engine and model; one that came to no analysis is asked again."""
+    step = _step_of(job, trial, part)
+    if step is None:
+        return False
+    run_id = _came_to_nothing(book.step_dir(job, step))
+    if run_id is None:
+        result.had += 1
         return True
-    return False
+    book.ask_again(job, step, run_id)
+    now = book.look_again(job, step)
+    if now is not None and now.retry_at is not None:
+        ticket, name = ticket_of(job, step)
+        delayed.put(ctx.layout, ticket, name, now)
+    result.again.append(f"{job.job_id}/{step.step_id}")
+    return True

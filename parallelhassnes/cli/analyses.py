@@ -64,6 +64,8 @@ def analyze(
         f"{formatting.counted(len(done.added), 'analysis')} added, {len(done.again)} asked again, {done.had} were there"
     )
     print(f"batch {done.batch_id}: {counts}", file=sys.stderr)
+    if done.unpacked:
+        print(f"its files were unpacked for that; `pack {done.batch_id}` packs them again", file=sys.stderr)
     if no_wait:
         if json:
             typer.echo(dumps(done.model_dump(mode="json")), nl=False)

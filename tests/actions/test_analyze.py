@@ -7,6 +7,7 @@ from harness import make_task
 from models import answer, serving
 from stores import SUPPORT, context, idle, program, put, read, states, wait_for
 
+from parallelhassnes.actions import packs
 from parallelhassnes.actions.analyze import analyze
 from parallelhassnes.admin.audit import verify
 from parallelhassnes.errors import UserError
@@ -74,6 +75,28 @@ def test_old_trials_are_analysed_once_and_judged_anew(old):
     assert read(ctx.layout.job(batch, "hello") / "current.json") == current
     assert read(ctx.layout.batch(batch) / "index.json") == listed
     assert idle(ctx)
+
+
+def test_a_packed_batch_is_unpacked_where_there_is_anything_to_analyse_and_only_there(old):
+    ctx, batch = old
+    before = sealed(ctx, batch)
+    packs.pack(ctx, batch)
+    told = program(ctx.layout.root, "analyze", batch, "--no-wait").stderr
+    assert "2 analyses added" in told
+    assert f"its files were unpacked for that; `pack {batch}` packs them again" in told
+    settle(ctx)
+    both = said(ctx, batch)
+    assert {trial: [each[:2] for each in opinions] for trial, opinions in both.items()} == {
+        "hello/oracle.1": [("rules", "done")],
+        "hello/nop.1": [("rules", "done")],
+    }
+    assert {path: sealed(ctx, batch)[path] for path in before} == before
+    packs.pack(ctx, batch)
+    done = analyze(ctx, batch, RULES)
+    assert (done.added, done.again, done.had, done.unpacked) == ([], [], 2, False)
+    assert packs.is_packed(ctx.layout.batch(batch))
+    assert said(ctx, batch) == both
+    assert not verify.verify(ctx.layout).problems
 
 
 def test_only_what_failed(old):

@@ -199,7 +199,7 @@ def test_what_would_change_it_says_what_to_do(batch):
         done = program(ctx.layout.root, *words, check=False)
         assert done.returncode == 2
         assert f"{batch_id} is packed; `parallelhassnes unpack {batch_id}`, then again" in done.stderr
-    with pytest.raises(UserError, match="is packed"):  # append and analyze add steps by it
+    with pytest.raises(UserError, match="is packed"):  # append adds steps by it
         add_steps.add(ctx, batch_id, {})
     program(ctx.layout.root, "unpack", batch_id)
     assert program(ctx.layout.root, "retry", f"{batch_id}/j/b", check=False).returncode == 0
