@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tomllib
@@ -163,7 +164,10 @@ def test_nginx_takes_it(each: Example, tmp_path: Path) -> None:
     paths = "".join(
         f"{name}_temp_path {tmp_path}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
-    server = f"server {{ listen 127.0.0.1:1; {each.text} }}"
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    server = f"server {{ listen 127.0.0.1:{port}; {each.text} }}"
     (tmp_path / "nginx.conf").write_text(
         f"pid {tmp_path}/pid; events {{ }} http {{ access_log off; {paths} {server} }}"
     )

@@ -172,7 +172,7 @@ def dumps(document: Any) -> str:
 def write_bytes(path: Path | str, data: bytes, *, durable: bool = True) -> None:
     """Replace ``path`` with ``data`` in one act."""
     path = os.fspath(path)
-    folder = os.path.dirname(path)  # noqa: PTH120 - hot path
+    folder = os.path.dirname(path) or "."  # noqa: PTH120 - hot path
     try:
         _write_by(_temp_path(folder), path, data, durable)
     except OSError as error:

@@ -67,7 +67,7 @@ def _probed(row, service, **options) -> tuple[dict, dict]:
     return json.loads(trial["said"][0]["out"]), trial["record"]
 
 
-@pytest.mark.programs("pasta")
+@pytest.mark.private_network
 def test_no_service_of_the_host_is_reached(row, service):
     found, record = _probed(row, service)
     assert record["network"] == "private"
@@ -76,7 +76,7 @@ def test_no_service_of_the_host_is_reached(row, service):
     assert found[network.METADATA] == "EACCES"
 
 
-@pytest.mark.programs("pasta")
+@pytest.mark.private_network
 def test_a_port_that_was_named_is_reached_and_no_other(row, service):
     found, record = _probed(row, service, host_ports=[service[0]])
     assert found.pop("127.0.0.1") == "reached"
@@ -84,7 +84,7 @@ def test_a_port_that_was_named_is_reached_and_no_other(row, service):
     assert record["host_ports"] == [service[0]]
 
 
-@pytest.mark.programs("pasta")
+@pytest.mark.private_network
 def test_a_network_is_joined_when_somebody_asks_for_a_socket(row, tmp_path):
     """Not before; by the agent's processes or by the verifier's alone, and it is there when the call returns."""
     look = "grep -c : /proc/net/dev"

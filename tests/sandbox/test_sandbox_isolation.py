@@ -16,7 +16,7 @@ def test_writes_stay_private(in_sandbox, tmp_path):
     assert (result.stdout, result.stderr, result.return_code) == (None, None, 0)
     assert (tmp_path / "trials/one/agent/probe").read_text() == "x\n"
     for place in ("/probe", "/app/probe", "/tmp/probe", "/root/probe", "/run/probe", "/dev/shm/probe"):
-        assert not Path(place).exists()
+        assert not os.path.exists(place)
 
 
 @pytest.mark.parametrize("place", ["/usr/bin", "/etc/ssl/certs", "/var/lib/dpkg", "/usr", "/sys/devices/system/cpu"])
@@ -168,7 +168,7 @@ def test_any_workdir(in_sandbox, workdir):
     assert result.return_code == 0, result.stderr
     real = {"/lib/x": os.path.realpath("/lib") + "/x", "/var/run/x": "/run/x"}.get(workdir, workdir)
     assert result.stdout.splitlines() == [real, "made", "/usr/bin/env"]
-    assert workdir == "/" or not Path(workdir).exists()
+    assert workdir == "/" or not os.path.exists(workdir)  # also where this user may not look
 
 
 def test_what_arrives_on_the_host_follows_no_link_of_a_shared_folder(maker, tmp_path):

@@ -101,7 +101,7 @@ class Server(NamedTuple):
 
 
 def _free_ports(number: int) -> list[int]:
-    """Ports whose number 10,000 further on is free, too: the server takes that for its own talk."""
+    """Ports whose number 10,000 further on is free, too: the server takes that for its own talk, and sockets that are called after them."""
     found: list[int] = []
     while len(found) < number:
         port = random.randrange(20_000, 29_000)
@@ -110,6 +110,8 @@ def _free_ports(number: int) -> list[int]:
                 with socket.socket() as one:
                     one.bind(("127.0.0.1", each))
         except OSError:
+            continue
+        if any(Path("/tmp").glob(f"seaweedfs-*{port}.sock")):  # left by a server that was killed, maybe another user's
             continue
         if port not in found:
             found.append(port)

@@ -228,7 +228,19 @@ def seaweedfs() -> Missing | None:
     return None
 
 
+@functools.cache
+def private_network() -> Missing | None:
+    """The program pasta, and the device by which it gives a sandbox a network."""
+    if missing := programs("pasta"):
+        return missing
+    tun = "/dev/net/tun"
+    if os.geteuid() and not os.access(tun, os.R_OK | os.W_OK):
+        return Missing(f"{tun} is closed to this user", f"as root: chmod 666 {tun}, as udev has it")
+    return None
+
+
 PROBES = {
+    "private_network": private_network,
     "seaweedfs": seaweedfs,
     "hosts": hosts,
     "slurm": slurm,
