@@ -9,6 +9,7 @@ import typer
 from parallelhassnes import formatting
 from parallelhassnes.cli.commands import CommandGroup
 from parallelhassnes.cli.options import JsonOption, RootOption, complete_batch
+from parallelhassnes.harmless import one_line
 
 if TYPE_CHECKING:
     from parallelhassnes.actions.archive.pull_batch import Pulled
@@ -166,7 +167,7 @@ def _each[T: (Pushed, Pulled)](
     for batch in batches:
         done.append(act(batch))
         if not json:
-            typer.echo(line(done[-1]))
+            typer.echo(one_line(line(done[-1])))
     if json:
         from parallelhassnes.store.atomic import dumps
 
@@ -189,13 +190,14 @@ def list_batches(from_: FromOption = None, root: RootOption = None, json: JsonOp
         raise typer.Exit(0 if ok else 1)
     for each in found:
         if each.trouble:
-            typer.echo(f"{each.batch_id}  cannot be used: {each.trouble}")
+            typer.echo(one_line(f"{each.batch_id}  cannot be used: {each.trouble}"))
             continue
         if not each.at:
             typer.echo(f"{each.batch_id}  not whole yet: attempts without a ledger")
             continue
         over = "" if each.over else "  (not over then)"
-        typer.echo(f"{each.batch_id}  {formatting.counted(each.attempts, 'attempt')}  {each.at}  {each.name}{over}")
+        about = f"{formatting.counted(each.attempts, 'attempt')}  {each.at}  {each.name}{over}"
+        typer.echo(one_line(f"{each.batch_id}  {about}"))
     if not found:
         typer.echo("there is no batch there")
     raise typer.Exit(0 if ok else 1)

@@ -202,8 +202,8 @@ def _write_by(temp: str, path: str, data: bytes, durable: bool) -> None:
         raise
 
 
-def claim(path: Path, data: bytes, *, mode: int = 0o666, aside: Path | None = None) -> None:
-    """Make a file with that content where there is none, whole from the start; whoever was faster made it.
+def claim(path: Path, data: bytes, *, mode: int = 0o666, aside: Path | None = None) -> bool:
+    """Make a file with that content where there is none, whole from the start; False where another was faster.
 
     Waits for the disk: what others remember of the content must not change by a power cut.
 
@@ -221,11 +221,14 @@ def claim(path: Path, data: bytes, *, mode: int = 0o666, aside: Path | None = No
             os.fsync(handle)
         finally:
             os.close(handle)
+        is_ours = False
         with contextlib.suppress(FileExistsError):
             path.hardlink_to(fresh)
+            is_ours = True
     finally:
         fresh.unlink(missing_ok=True)
     sync_dir(path.parent)
+    return is_ours
 
 
 def write_new(path: Path | str, document: Any, *, durable: bool = True) -> None:

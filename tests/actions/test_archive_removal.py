@@ -142,6 +142,7 @@ def test_an_archive_that_cannot_be_reached_keeps_files_and_is_in_no_other_rules_
         ended(ctx, job("j", command("a", "true")), experiment=label) for label in ("e1", "e2", "plain")
     )
     store = push_batch.opened(ctx, str(folder))
+    ctx = rules(ctx, f'archive = "{folder}"\n')
     for batch_id in (first, second):
         push_batch.push(ctx, batch_id, store)
     ctx = rules(
@@ -160,8 +161,16 @@ def test_an_archive_that_cannot_be_reached_keeps_files_and_is_in_no_other_rules_
     assert "there is no such folder" in said
     (tmp_path / "away").rename(folder.parent)
     shutil.move(folder, tmp_path / "empty")
-    done = removing.carry_out(ctx, retention.plan(ctx))  # now it has nothing of them, and the next rule decides
-    assert (done.ok, [use.rule for use in done.rules]) == (True, ["rest"])
+    for is_there in (False, True):  # the mount has gone, and its parent is there; then its empty folder is
+        done = removing.carry_out(ctx, retention.plan(ctx))
+        assert (done.ok, done.rules) == (False, [])
+        assert all(f"{folder} has no such batch any more, which was sent there" in line for line in done.failed)
+        if not is_there:
+            folder.mkdir()
+    assert (away(ctx, first), away(ctx, second)) == (set(), set())
+    program(root, "archive", "push", first, second)  # it is lost, and its owner says so by this
+    done = removing.carry_out(ctx, retention.plan(ctx))
+    assert (done.ok, [use.rule for use in done.rules]) == (True, ["up"])
 
 
 def test_a_rule_speaks_of_what_the_archive_has_and_of_nothing_else(root, tmp_path):

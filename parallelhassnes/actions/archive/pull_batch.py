@@ -218,8 +218,6 @@ def _head(store: ObjectStore, batch_id: str) -> RemoteHead:
         )
         what = "is not whole there yet" if fitting else "is not there"
         raise UnknownId(f"{batch_id}: {what} ({store.url})", fix=fix)
-    if head.batch_id != fitting[0]:
-        raise remote.wrong(store, remote.head_key(fitting[0], head.number), f"is the head of {head.batch_id}")
     return head
 
 
@@ -269,7 +267,13 @@ def _prove(store: ObjectStore, head: RemoteHead, aside: Path, threads: int, look
         digest, place = item
         return digest, place, read_best(store, head.batch_id, digest, place, look, buried.get(place))
 
-    for digest, place, proved in each_of(check, remote.ended_attempts(remote.lines_of(data)).items(), threads):
+    wanted = remote.ended_attempts(remote.lines_of(data))
+    if len(wanted) != head.attempts:
+        key = remote.head_key(head.batch_id, head.number)
+        raise remote.wrong(
+            store, key, f"says {formatting.counted(head.attempts, 'attempt')}, and its ledger has {len(wanted)}"
+        )
+    for digest, place, proved in each_of(check, wanted.items(), threads):
         size += proved.stored
         if place in buried and buried[place].archive:
             if proved.is_whole:
@@ -282,7 +286,7 @@ def _prove(store: ObjectStore, head: RemoteHead, aside: Path, threads: int, look
 def _bring_tasks(ctx: Context, store: ObjectStore, head: RemoteHead) -> None:
     """Bring uploaded tasks that the batch names and this store lacks."""
     for digest in head.tasks:
-        if not is_safe_id(digest) or (ctx.layout.tasks / digest).exists():
+        if (ctx.layout.tasks / digest).exists():
             continue
         task = remote.read_task(store, digest)
         ctx.layout.tasks.mkdir(exist_ok=True)

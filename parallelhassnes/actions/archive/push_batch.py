@@ -1,12 +1,13 @@
 """``archive push``: a batch into an archive elsewhere, and what is new of one that goes on.
 
-Keys and order are in ``store/archives/remote_batch.py``. Nothing here is written to the store, and ``tick.lock`` is held only where a batch
+Keys and order are in ``store/archives/remote_batch.py``. Nothing but a note is written to the store here, and ``tick.lock`` is held only where a batch
 goes on so fast that its records are never read as they stood at one moment.
 """
 
 import contextlib
 import hashlib
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.names import CONFIG_NAME
 from parallelhassnes.refs import resolve
 from parallelhassnes.schedule.context import Context
+from parallelhassnes.schedule.process import archiving
 from parallelhassnes.store import additions, atomic, batches, decider, identity
 from parallelhassnes.store.archives import object_store
 from parallelhassnes.store.archives import remote_batch as remote
@@ -89,7 +91,7 @@ def batch_named(ctx: Context, text: str) -> str:
 
 
 def push(ctx: Context, text: str, store: ObjectStore, *, threads: int = THREADS, repair: bool = False) -> Pushed:
-    """Send what the archive lacks of a batch; of one that goes on what it has by now.
+    """Send what the archive lacks of a batch; of one that goes on what it has by now. That the configured archive has it is noted here.
 
     Args:
         repair: read all that is there of it, and put right what has gone or is another.
@@ -98,7 +100,21 @@ def push(ctx: Context, text: str, store: ObjectStore, *, threads: int = THREADS,
         UnknownId: there is no such batch.
         UserError: the archive cannot be reached, or has another batch by this id; or something here is not what was sealed.
     """
-    batch_id = batch_named(ctx, text)
+    head, done = _push(ctx, batch_named(ctx, text), store, threads=threads, repair=repair)
+    if _is_configured(ctx, store):
+        at = {"head_at": time.time(), "head_bytes": head.ledger.size}
+        archiving.note_sent(ctx.layout, head.batch_id, store.address, **at)
+    return done
+
+
+def _is_configured(ctx: Context, store: ObjectStore) -> bool:
+    named = ctx.config.archive
+    return named is not None and (
+        named == store.url or ("://" not in named and opened(ctx, None).address == store.address)
+    )
+
+
+def _push(ctx: Context, batch_id: str, store: ObjectStore, *, threads: int, repair: bool) -> tuple[RemoteHead, Pushed]:
     batch_dir = ctx.layout.batch(batch_id)
     batches.read_batch(batch_dir)  # those of the earlier ParallelHassnes have no seals
     to = Mending(store) if repair else store
@@ -132,8 +148,8 @@ def push(ctx: Context, text: str, store: ObjectStore, *, threads: int = THREADS,
         for sent in send_attempts(Mending(store), batch_dir, anew, threads):
             size += sent
         if removals.of(batch_dir) != buried:  # a rule has removed files while they were read: the ledger has to say so
-            again = push(ctx, batch_id, store, threads=threads, repair=repair)
-            return again.model_copy(
+            made, again = _push(ctx, batch_id, store, threads=threads, repair=repair)
+            return made, again.model_copy(
                 update={"sent_attempts": count + again.sent_attempts, "sent_bytes": size + again.sent_bytes}
             )
         size += now.records.send(to, head.records if head and not repair else ())
@@ -183,8 +199,10 @@ def _newest(store: ObjectStore, batch_id: str, *, repair: bool) -> tuple[RemoteH
     return None, remote.number_of(keys[-1]) if keys else 0
 
 
-def _pushed(head: RemoteHead, state: str, count: int, size: int, to: ObjectStore | None = None) -> Pushed:
-    return Pushed(
+def _pushed(
+    head: RemoteHead, state: str, count: int, size: int, to: ObjectStore | None = None
+) -> tuple[RemoteHead, Pushed]:
+    return head, Pushed(
         batch_id=head.batch_id,
         state=state,
         over=head.over,

@@ -14,7 +14,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.execute import processes
 from parallelhassnes.schedule.context import Context, open_context
 from parallelhassnes.schedule.process import archiving, senders
-from parallelhassnes.store import atomic, identity, locks, members
+from parallelhassnes.store import identity, locks, members
 from parallelhassnes.store.archives import remote_batch as remote
 from parallelhassnes.store.archives.object_store import ObjectStore, StoreTrouble
 from parallelhassnes.store.evidence import ledger
@@ -84,10 +84,8 @@ def _give_back(ctx: Context, batch_id: str) -> None:
 
 
 def _send_new(ctx: Context, store: ObjectStore, batch_id: str) -> None:
-    batch_dir, note = ctx.layout.batch(batch_id), archiving.sent(ctx.layout, batch_id)
-    known = atomic.read_derived(note)
-    if known.get("url") != store.url:
-        known = {"schema_version": 1, "url": store.url, "bytes": 0, "head_at": 0.0}
+    batch_dir = ctx.layout.batch(batch_id)
+    known = archiving.sent(ctx.layout, batch_id, store.address)
     lines = list(ledger.read(batch_dir, int(known["bytes"])))
     new = remote.ended_attempts(line for _, line in lines)
     if not known["bytes"]:
@@ -96,12 +94,9 @@ def _send_new(ctx: Context, store: ObjectStore, batch_id: str) -> None:
     for _ in send_attempts(store, batch_dir, new, _THREADS):
         pass
     if lines:
-        known["bytes"] = lines[-1][0]
+        archiving.note_sent(ctx.layout, batch_id, store.address, bytes=lines[-1][0])
     if is_over(ctx, batch_id) or not 0 <= time.time() - known["head_at"] < _HEAD_SEC:
         push(ctx, batch_id, store, threads=_THREADS)
-        known["head_at"] = time.time()
-    note.parent.mkdir(exist_ok=True)
-    atomic.write_json(note, known, durable=False)
 
 
 def _say(folder: Path, line: str) -> None:

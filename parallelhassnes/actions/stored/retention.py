@@ -307,7 +307,8 @@ def _weigh_all(
     meta = batches.read_batch(batch_dir) if made.rules else None
     rules = [rule for rule in made.rules if meta is not None and _speaks_of_batch(rule, meta)]
     by_outcome = any(rule.outcomes for rule in rules)
-    named, seals = cache(lambda: made.archive.named(batch_dir)), cache(lambda: _seals(batch_dir))
+    is_last = all(rule.archived or rule.keep for rule in rules)
+    named, seals = cache(lambda: made.archive.named(batch_dir, is_last=is_last)), cache(lambda: _seals(batch_dir))
     for place, line, since in _ends(lines):
         if place in buried:
             continue

@@ -22,7 +22,7 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.schedule import checkpointing, configuration
 from parallelhassnes.store import atomic, identity
 from parallelhassnes.store.archives import remote_batch
-from parallelhassnes.store.archives.object_store import ObjectStore
+from parallelhassnes.store.archives.object_store import ObjectStore, TooLarge
 from parallelhassnes.store.archives.remote_batch import RemoteHead
 from parallelhassnes.store.evidence import checkpoints, ledger, signatures
 from parallelhassnes.store.evidence.checkpoints import Checkpoint, LedgerHead
@@ -188,12 +188,12 @@ class Checkpoints:
         return [number for number in self._own if number > newest]
 
     def _read_kept(self, store: ObjectStore, key: str) -> None:
-        data = store.read(key)
         try:
+            data = store.read(key)
             if hashlib.sha256(data).hexdigest() not in key:
                 raise ValueError("it is not what it is named by")
             found = atomic.parse(Checkpoint, json.loads(data), key)
-        except (ValueError, RecursionError, atomic.CorruptFile) as error:
+        except (ValueError, RecursionError, atomic.CorruptFile, TooLarge) as error:
             self.findings.append(
                 Finding(what="checkpoint", place=f"{store.url}/{key}", text=f"cannot be used: {error}")
             )

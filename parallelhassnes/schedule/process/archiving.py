@@ -2,7 +2,7 @@
 
     _system/archive/wanted/<batch_id>       something of the batch has ended since it was sent; made before the end's ticket goes, and after the last
     _system/archive/sending/<batch_id>      such a wish while it is seen to; if whoever saw to it was killed, it is a wish still
-    _system/archive/sent/<batch_id>.json D  up to which byte of its ledger every attempt is there, and when its last head was put
+    _system/archive/sent/<batch_id>.json D  up to which byte of its ledger every attempt is there; when its last head was put, and how much of the ledger that has
     _system/archive/failed.json          D  why nothing is sent just now; its age says when that was tried last
     _system/archive/sending.lock  sending.log L
 
@@ -10,8 +10,10 @@ The end of a pass, which no attempt waits for, starts the process, unless one is
 the archive cannot be reached it puts the wish back, and another is started a minute later, by a pass or a tick.
 """
 
+import contextlib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from parallelhassnes.execute import launcher
 from parallelhassnes.schedule.context import Context
@@ -64,8 +66,25 @@ def sending_lock(layout: Layout) -> Path:
     return layout.archive / "sending.lock"
 
 
-def sent(layout: Layout, batch_id: str) -> Path:
-    """Return the note of how far a batch was sent."""
+def sent(layout: Layout, batch_id: str, address: str) -> dict[str, Any]:
+    """Return what is noted of how far a batch was sent to an archive: ``bytes``, ``head_at``, ``head_bytes``."""
+    known = atomic.read_derived(_sent(layout, batch_id))
+    fresh = {"schema_version": 1, "url": address, "bytes": 0, "head_at": 0.0, "head_bytes": 0}
+    is_ours = known.get("url") == address and all(
+        isinstance(known.get(key, 0), int | float) for key in fresh if key != "url"
+    )
+    return fresh | known if is_ours else fresh
+
+
+def note_sent(layout: Layout, batch_id: str, address: str, **facts: float) -> None:
+    """Note how far a batch was sent to the configured archive; a store that cannot be written to is sent all the same."""
+    path = _sent(layout, batch_id)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_json(path, sent(layout, batch_id, address) | facts, durable=False)
+
+
+def _sent(layout: Layout, batch_id: str) -> Path:
     return layout.archive / "sent" / f"{batch_id}.json"
 
 

@@ -24,6 +24,8 @@ from parallelhassnes.config import ARCHIVE_VARIABLES, check_archive_url
 from parallelhassnes.errors import UserError, extra
 from parallelhassnes.store import atomic, process_identity
 
+LARGEST = 1 << 30
+"""Bytes of one object at most."""
 _TRIES = 6
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "GOOGLE_BASE_URL")
 _STATUS, _CODE = re.compile(r"status code: (\d{3})"), re.compile(r"<Code>([A-Za-z]{1,64})</Code>")
@@ -35,6 +37,13 @@ class StoreTrouble(UserError):
 
 class NotThere(Exception):
     """There is nothing under a key."""
+
+
+class TooLarge(Exception):
+    """Under a key is more than anybody has put there, and none of it was read."""
+
+    def __init__(self) -> None:
+        super().__init__("is larger than anything that a push writes")
 
 
 class ObjectStore(Protocol):
@@ -52,11 +61,15 @@ class ObjectStore(Protocol):
             StoreTrouble: that could not be done.
         """
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, most: int = LARGEST) -> bytes:
         """Return what is under a key.
+
+        Args:
+            most: bytes of it that are taken into memory at most.
 
         Raises:
             NotThere: nothing is.
+            TooLarge: it is more than that.
             StoreTrouble: that cannot be told.
         """
 
@@ -130,9 +143,9 @@ class Mending(ObjectStore):
     @override
     def create(self, key: str, data: bytes) -> bool:
         try:
-            if self.plain.read(key) == data:
+            if self.plain.read(key, len(data)) == data:
                 return False
-        except NotThere:
+        except (NotThere, TooLarge):
             pass
         self.plain.replace(key, data)
         self.mended += 1
@@ -143,8 +156,8 @@ class Mending(ObjectStore):
         self.plain.replace(key, data)
 
     @override
-    def read(self, key: str) -> bytes:
-        return self.plain.read(key)
+    def read(self, key: str, most: int = LARGEST) -> bytes:
+        return self.plain.read(key, most)
 
     @override
     def names(self, folder: str) -> Iterator[tuple[str, int]]:
@@ -188,10 +201,9 @@ class Folder(ObjectStore):
             self._pace.wait(len(data))
             self._make(path.parent)
             self._make(self._temp)
-            atomic.claim(path, data, aside=self._temp)
+            return atomic.claim(path, data, aside=self._temp)
         except OSError as error:
             self._refuse(error, "written", key)
-        return True
 
     @override
     def replace(self, key: str, data: bytes) -> None:
@@ -222,15 +234,20 @@ class Folder(ObjectStore):
             atomic.sync_dir(folder.parent)
 
     @override
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, most: int = LARGEST) -> bytes:
         try:
             with open(self._path / key, "rb", opener=_without_waiting) as stream:
-                _check_is_file(os.fstat(stream.fileno()))
-                return stream.read()
+                info = os.fstat(stream.fileno())
+                _check_is_file(info)
+                data = stream.read(min(info.st_size, most) + 1)
         except (FileNotFoundError, NotADirectoryError):
+            self._check_links(key)
             raise NotThere(key) from None
         except OSError as error:
             self._refuse(error, "read", key)
+        if len(data) > most:
+            raise TooLarge
+        return data
 
     @override
     def names(self, folder: str) -> Iterator[tuple[str, int]]:
@@ -238,7 +255,11 @@ class Folder(ObjectStore):
         try:
             with os.scandir(self._path / folder) as entries:
                 found = [(entry.name, 0 if entry.is_dir() else entry.stat().st_size) for entry in entries]
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            missing = Path(error.filename or self._path / folder)
+            self._check_links(str(missing.relative_to(self._path)))
+            if missing != self._path / folder:  # it has just gone
+                self._refuse(error, "listed", folder)
             if not self._path.parent.is_dir():
                 raise StoreTrouble(
                     f"{self.url}: there is no such folder, nor the one above it", fix="make it, or mount it"
@@ -247,6 +268,14 @@ class Folder(ObjectStore):
         except OSError as error:
             self._refuse(error, "listed", folder)
         yield from sorted(each for each in found if each[0][0] != ".")
+
+    def _check_links(self, key: str) -> None:
+        """Refuse a key that is not there because a link on the way to it leads nowhere, as one to a disk that is not mounted: it says nothing of what was there."""
+        path = self._path / key
+        for each in (*path.parents[: len(Path(key).parts)], path):
+            if each.is_symlink() and not each.exists():
+                fix = "mount what it leads to, or remove the link"
+                raise StoreTrouble(f"{self.url}: {each} is a link that leads nowhere", fix=fix)
 
     def _refuse(self, error: OSError, what: str, key: str) -> NoReturn:
         fix = "look after the disk or the mount, and whether you may use it"
@@ -321,9 +350,12 @@ class Bucket(ObjectStore):
             self._refuse(error)
 
     @override
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, most: int = LARGEST) -> bytes:
         try:
-            return self._obstore.get(self._store, key).bytes().to_bytes()
+            found = self._obstore.get(self._store, key)
+            if found.meta["size"] > most:
+                raise TooLarge
+            return found.bytes().to_bytes()
         except FileNotFoundError as error:
             if "NoSuchBucket" in str(error):
                 self._refuse(error)

@@ -24,7 +24,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, cast
+from typing import IO, Annotated, Any, Literal, NamedTuple, cast
 
 from pydantic import Field
 
@@ -33,14 +33,12 @@ from parallelhassnes.errors import UserError
 from parallelhassnes.plan import Record
 from parallelhassnes.store import atomic, attempts, batches
 from parallelhassnes.store.archives import packing
-from parallelhassnes.store.archives.object_store import NotThere, ObjectStore, as_it_is
+from parallelhassnes.store.archives.object_store import LARGEST, NotThere, ObjectStore, TooLarge, as_it_is
 from parallelhassnes.store.evidence import ledger, removals, seal
 
 BATCHES, TASKS = "batches", "tasks"
 _BLOB = 8 << 20
 """Bytes of a blob at most: as much is in memory for each of those that are sent or read at once."""
-_MOST_BLOB = 1 << 30
-"""Bytes of what somebody else's archive calls one."""
 _MOST_PLAIN, _MOST_TIMES = 1 << 30, 1_000
 """Bytes that records unpack to at most: so many, and so many times what they are packed. Of attempts their seals say it."""
 _NO_RECORDS = frozenset({ledger.LEDGER, *batches.DERIVED})
@@ -53,11 +51,15 @@ class WrongArchive(UserError):
     """What an archive holds is not what it says."""
 
 
+type Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""By which something has its key: in a folder that is a path, which leads to nowhere else so."""
+
+
 class Blob(Record):
     """Some bytes of an archive."""
 
-    sha256: str
-    size: int = Field(ge=0, le=_MOST_BLOB)
+    sha256: Sha256
+    size: int = Field(ge=0, le=LARGEST)
 
 
 class SealedAttempt(Record):
@@ -109,7 +111,7 @@ class RemoteHead(Record):
     ledger: LedgerThere
     records: list[Blob]
     """A tar of everything that is in no attempt."""
-    tasks: list[str] = []
+    tasks: list[Sha256] = []
     """SHA-256 of the uploaded tasks that it ran."""
 
 
@@ -278,7 +280,7 @@ def send_task(store: ObjectStore, folder: Path, *, again: bool = False) -> int:
     try:
         store.read(key)
         is_there = not again
-    except NotThere:
+    except (NotThere, TooLarge):
         is_there = False
     if not is_there:
         sink = BlobSink(store)
@@ -344,12 +346,15 @@ def number_of(key: str) -> int:
 
 def read_head(store: ObjectStore, key: str) -> RemoteHead:
     """Return a head; raises as ``newest_head``."""
-    return _record(store, RemoteHead, key)
+    head = _record(store, RemoteHead, key)
+    if key != head_key(head.batch_id, head.number):
+        raise wrong(store, key, f"is the head {head.number} of {head.batch_id}")
+    return head
 
 
 def head_digest(store: ObjectStore, head: RemoteHead) -> str:
     """Return the SHA-256 of a head's bytes."""
-    return hashlib.sha256(store.read(head_key(head.batch_id, head.number))).hexdigest()
+    return hashlib.sha256(_content(store, head_key(head.batch_id, head.number))).hexdigest()
 
 
 def read_task(store: ObjectStore, digest: str) -> SealedAttempt:
@@ -377,11 +382,8 @@ def read_blob(store: ObjectStore, blob: Blob) -> bytes:
         WrongArchive: it is gone, or another.
         StoreTrouble: that cannot be told.
     """
-    try:
-        data = store.read(blob_key(blob.sha256))
-    except NotThere:
-        raise wrong(store, blob_key(blob.sha256), "is gone") from None
-    if hashlib.sha256(data).hexdigest() != blob.sha256:
+    data = _content(store, blob_key(blob.sha256), blob.size)
+    if len(data) != blob.size or hashlib.sha256(data).hexdigest() != blob.sha256:
         raise wrong(store, blob_key(blob.sha256), "is not what it is named by")
     return data
 
@@ -390,7 +392,11 @@ def read_ledger(store: ObjectStore, head: RemoteHead) -> bytes:
     """Return the ledger as a head has it; raises as ``read_blob``."""
     data = b"".join(read_blob(store, blob) for blob in head.ledger.blobs)
     lines = data.splitlines()
-    if len(data) != head.ledger.size or not lines or hashlib.sha256(lines[-1]).hexdigest() != head.ledger.head:
+    if (
+        (len(data), len(lines)) != (head.ledger.size, head.ledger.lines)
+        or not lines
+        or hashlib.sha256(lines[-1]).hexdigest() != head.ledger.head
+    ):
         raise wrong(store, head_key(head.batch_id, head.number), "names another ledger than it has")
     return data
 
@@ -487,11 +493,18 @@ def wrong(store: ObjectStore, key: str, what: str) -> WrongArchive:
     )
 
 
-def _record[Model: Record](store: ObjectStore, model: type[Model], key: str) -> Model:
+def _content(store: ObjectStore, key: str, most: int = LARGEST) -> bytes:
     try:
-        return atomic.parse(model, json.loads(store.read(key)), f"{store.url}/{key}")
+        return store.read(key, most)
     except NotThere:
         raise wrong(store, key, "is gone") from None
+    except TooLarge as error:
+        raise wrong(store, key, str(error)) from None
+
+
+def _record[Model: Record](store: ObjectStore, model: type[Model], key: str) -> Model:
+    try:
+        return atomic.parse(model, json.loads(_content(store, key)), f"{store.url}/{key}")
     except (ValueError, RecursionError):
         raise wrong(store, key, "is not JSON") from None
 
