@@ -343,7 +343,7 @@ def test_an_unpack_that_another_has_overtaken_puts_no_earlier_archive_back(batch
         monkeypatch.setattr(packs.unpacking, "extract", extract)
         packs.unpack(ctx, batch_id)
         program(ctx.layout.root, "retry", f"{batch_id}/j/b")
-        program(ctx.layout.root, "tick", "--until-idle")
+        program(ctx.layout.root, "tick", "--until-idle", check=False)  # it fails again, seen by who is in time
         packs.pack(ctx, batch_id)
 
     monkeypatch.setattr(packs.unpacking, "extract", overtaken)
