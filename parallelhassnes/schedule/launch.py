@@ -228,6 +228,9 @@ def _claim(
     lock = locks.claim(step_dir / "step.lock")
     if lock is None:  # a live attempt whose ticket is here by mistake: it will settle, or be repaired
         return None
+    if tickets.is_unsettled(ctx.layout, lane.key, path.name):  # the next attempt's ticket would take its place
+        os.close(lock)
+        return None
     try:
         if not _to_start(book, job, step, step_dir):
             _drop_or_repair(ctx, path, lane.key, step_dir)

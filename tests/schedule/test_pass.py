@@ -28,11 +28,12 @@ from stores import (
 )
 
 from parallelhassnes.schedule.ephemeral_secrets import PREFIX
+from parallelhassnes.schedule.job_state import JobState
 from parallelhassnes.schedule.launch import launch_ready
 from parallelhassnes.schedule.process import timer
 from parallelhassnes.schedule.tick import after_attempt, tick
-from parallelhassnes.store import attempts, locks, process_identity
-from parallelhassnes.store.evidence import checkpoints
+from parallelhassnes.store import attempts, batches, locks, process_identity
+from parallelhassnes.store.evidence import checkpoints, ledger
 from parallelhassnes.store.queue import tickets
 
 
@@ -373,6 +374,31 @@ def test_an_end_that_is_not_settled_yet_keeps_its_place(root):
     wait_for(lambda: idle(ctx), "the rest, by the pass that the first has wished for")
     assert live.name.startswith(batch)
     assert states(ctx, batch) == {"j/s": ["succeeded"], "j/t": ["succeeded"]}
+
+
+@pytest.mark.parametrize("folder", ["ended", "running"])
+def test_a_step_with_a_stray_ticket_starts_again_only_when_its_last_end_is_settled(root, folder):
+    """Both attempts have a ticket of one name: that of the second would take the place of the first, whose end would have no line."""
+    ctx = context(root)
+    retry = {"classes": {"agent_error": {"retry": True, "max_attempts": 2, "backoff_sec": 0}}}
+    go = root / "go"
+    batch = put(ctx, table(job("j", shell("s", f"until test -e {go}; do sleep 0.02; done; exit 3")), retry=retry))
+    tick(ctx)
+    (live,) = wait_for(lambda: tickets.running(ctx.layout), "the first")
+    with locks.held(ctx.layout.tick_lock):
+        go.touch()
+        wait_for(lambda: tickets.ended(ctx.layout), "its end, which nobody settles")
+        if folder == "running":  # as if its process had died before it moved the ticket
+            (ctx.layout.ended / live.name).rename(live.path)
+        book = JobState(ctx, batch)
+        spec = batches.read_job(ctx.layout.job(batch, "j"))
+        book.put_ticket(spec, spec.step("s"))
+        assert launch_ready(ctx, after_attempt, []) == []
+    wait_for(lambda: (tick(ctx), idle(ctx))[1], "both attempts")
+    lines = [line for _, line in ledger.read(ctx.layout.batch(batch))]
+    ended = [line["number"] for line in lines if line["event"] == "ended"]
+    assert ended == [1, 2]
+    assert states(ctx, batch) == {"j/s": ["failed", "failed"]}
 
 
 IMPORTS_UNDER_THE_LOCK = """

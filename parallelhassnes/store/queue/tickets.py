@@ -244,6 +244,11 @@ def end_running(layout: Layout, key_folder: str, name: str) -> bool:
     return True
 
 
+def is_unsettled(layout: Layout, key_folder: str, name: str) -> bool:
+    """Tell whether a step's attempt, which its ticket is named after, runs, has died, or has ended and is not settled."""
+    return members.is_there(layout.ended / name) or members.is_there(layout.running / key_folder / name)
+
+
 def put_back(layout: Layout, key_folder: str, name: str) -> None:
     """Have an ended ticket be a running one again, where that is missing: else nobody would look after the attempt."""
     target = layout.running / key_folder / name
