@@ -447,7 +447,7 @@ def test_cut_connections_are_tried_again_and_lose_nothing(root, bucket_server, m
     ctx = context(root, "durable = false\n")
     batch_id = ended(ctx, job("j", *(shell(f"s{n}", "head -c 100000 /dev/urandom") for n in range(20))), concurrency=8)
     url, seed = bucket_server.make_bucket(f"cut{time.time_ns()}"), random.randrange(1 << 30)
-    proxy = buckets.Cutter(bucket_server.port, 4, seed)
+    proxy = buckets.Proxy(bucket_server.port, 4, seed)
     for name, value in {**bucket_server.env, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}.items():
         monkeypatch.setenv(name, value)
     try:

@@ -1,4 +1,4 @@
-"""A real server of buckets, SeaweedFS, and a proxy before it that cuts connections."""
+"""A real server of buckets, SeaweedFS, and a proxy before it that cuts connections, or has it understand what Google's clients say."""
 
 import contextlib
 import hashlib
@@ -28,6 +28,10 @@ KEYS = {"AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "a-secret-of-th
 """Of one who may do all."""
 READER = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "a-secret-of-the-reader", "AWS_REGION": "us-east-1"}
 """Of one who may only read."""
+
+
+GOOGLES = MappingProxyType({b"x-goog-if-generation-match: 0": b"if-none-match: *", b"authorization: Bearer \r\n": b""})
+"""How a client of Google's store asks for a key to be written only where there is none, and of Amazon's; and the key that it has not got."""
 
 
 class Server(NamedTuple):
@@ -119,11 +123,16 @@ def _free_ports(number: int) -> list[int]:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Server]:
-    """Run a server until the block ends."""
+def serving(folder: Path, *, open_to_all: bool = False) -> Iterator[Server]:
+    """Run a server until the block ends.
+
+    Args:
+        open_to_all: it asks for no keys.
+    """
     who = [
         {"name": "all", "credentials": [_key(KEYS)], "actions": ["Admin", "Read", "List", "Tagging", "Write"]},
         {"name": "reader", "credentials": [_key(READER)], "actions": ["Read", "List"]},
+        *([{"name": "anonymous", "actions": ["Admin", "Read", "List", "Write"]}] if open_to_all else []),
     ]
     (folder / "who.json").write_text(json.dumps({"identities": who}))
     (folder / "data").mkdir()
@@ -179,11 +188,18 @@ def _answers(port: int) -> bool:
     return True
 
 
-class Cutter:
-    """A proxy that cuts connections in the middle: one of so many, after some bytes of what is asked or answered."""
+class Proxy:
+    """A proxy that cuts connections in the middle, and says what is asked in other words.
 
-    def __init__(self, port: int, one_of: int, seed: int) -> None:
-        self._port, self._one_of, self._chance = port, one_of, random.Random(seed)
+    Args:
+        one_of: one of so many is cut, after some bytes of what is asked or answered; 0 for none.
+        words: what is asked → what the server is asked.
+    """
+
+    def __init__(
+        self, port: int, one_of: int = 0, seed: int = 0, words: Mapping[bytes, bytes] = MappingProxyType({})
+    ) -> None:
+        self._port, self._one_of, self._chance, self._words = port, one_of, random.Random(seed), words
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self.cuts = 0
@@ -214,14 +230,17 @@ class Cutter:
             self._start(self._carry, client)
 
     def _carry(self, client: socket.socket) -> None:
-        left = self._chance.randrange(1, 30_000) if self._chance.randrange(self._one_of) == 0 else None
+        is_cut = self._one_of and self._chance.randrange(self._one_of) == 0
+        left = self._chance.randrange(1, 30_000) if is_cut else None
         with client, socket.create_connection(("127.0.0.1", self._port)) as server, selectors.DefaultSelector() as both:
             for one, other in ((client, server), (server, client)):
                 both.register(one, selectors.EVENT_READ, other)
             while True:
                 for key, _ in both.select():
                     try:
-                        data = key.fileobj.recv(4096)
+                        data = key.fileobj.recv(65_536)
+                        for word, other in self._words.items() if key.fileobj is client else ():
+                            data = data.replace(word, other)
                         key.data.sendall(data if left is None else data[:left])
                     except OSError:
                         return
