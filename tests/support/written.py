@@ -28,6 +28,7 @@ from parallelhassnes.schedule.process.host_slots import HostSlots
 from parallelhassnes.schedule.queue_order import line_up
 from parallelhassnes.schedule.tick import tick
 from parallelhassnes.steps.registry import kind as kind_of
+from parallelhassnes.steps.registry import needs
 from parallelhassnes.steps.step_types import StepAttempt, WorkerEnd
 from parallelhassnes.store import attempts, batches, locks
 from parallelhassnes.store.evidence import seal
@@ -126,9 +127,10 @@ class Writer:
     def _run(self, path: Path, left: Callable[[str, int], Left | None]) -> bool:
         ctx = self.ctx
         ticket = tickets.read(path)
-        with locks.held(ctx.layout.tick_lock), mock.patch.object(launch, "preload"):
+        needed = needs(batches.read_step(ctx.layout, ticket)[1])
+        with locks.held(ctx.layout.tick_lock), mock.patch.object(launch, "_loaded", {needed}):  # nothing is started
             lane = SimpleNamespace(key=key_dir(ticket.queue_key))
-            claimed = launch._claim(ctx, path, lane, launch.Gate(ctx), HostSlots(ctx, 0, set()))
+            claimed = launch._claim(ctx, path, lane, launch.Gate(ctx), HostSlots(ctx, 0, set()), [])
             if claimed is None:
                 return True
             launch._record(ctx, claimed.meta, claimed.assignment.attempt, claimed.step)
