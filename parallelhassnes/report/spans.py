@@ -65,7 +65,7 @@ def _known(layout: Layout, batch_id: str, steps: Mapping[str, IndexedStep]) -> l
     batch_dir = layout.batch(batch_id)
     size = ledger.size(batch_dir)
     made_from = [size, ledger.line_hash(batch_dir, size) if size else ""]
-    kept = atomic.read_derived(batch_dir / KEPT)
+    kept = atomic.read_kept(batch_dir / KEPT)
     if made_from[1] and kept.get("schema_version") == VERSION and kept.get("made_from") == made_from:
         with contextlib.suppress(KeyError, TypeError, ValueError, IndexError):
             keys = kept["keys"]
@@ -76,7 +76,7 @@ def _known(layout: Layout, batch_id: str, steps: Mapping[str, IndexedStep]) -> l
         said = [[places[span.queue_key], *span.times] for span in found]
         document = {"schema_version": VERSION, "made_from": made_from, "keys": list(places), "spans": said}
         with contextlib.suppress(OSError):  # a reader with no right to write, a full disk, a batch being deleted
-            atomic.write_json(batch_dir / KEPT, document, durable=False)
+            atomic.write_kept(batch_dir / KEPT, document)
     return found
 
 

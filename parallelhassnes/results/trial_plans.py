@@ -48,7 +48,7 @@ class JobTrials(NamedTuple):
 def read(layout: Layout, status: BatchStatus) -> dict[str, JobTrials]:
     """Return the jobs of a batch, in the table's order; one that cannot be read is passed over, and named."""
     stamps = made_from(status)
-    kept = atomic.read_derived(status.batch_dir / CACHE)
+    kept = atomic.read_kept(status.batch_dir / CACHE)
     if kept.get("schema_version") == VERSION and kept.get("made_from") == stamps:
         with contextlib.suppress(KeyError, TypeError, ValueError, IndexError):
             return _expanded(kept)
@@ -62,7 +62,7 @@ def read(layout: Layout, status: BatchStatus) -> dict[str, JobTrials]:
     if len(found) == len(status.jobs) and None not in stamps:
         with contextlib.suppress(OSError):  # a reader with no right to write, a full disk, a batch being deleted
             document = {"schema_version": VERSION, "made_from": stamps, **_compact(found)}
-            atomic.write_json(status.batch_dir / CACHE, document, durable=False)
+            atomic.write_kept(status.batch_dir / CACHE, document)
     return found
 
 

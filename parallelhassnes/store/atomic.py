@@ -17,7 +17,8 @@ import os
 import platform
 import stat
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -337,6 +338,41 @@ def read_json_or_none(path: Path | str) -> Any:
         return read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+_CHECK = b',"check":"'
+
+
+def summed(data: bytes) -> bytes:
+    """Return a JSON object with a last member ``check``, the CRC-32 of all that is before it: for what is kept to be looked at again."""
+    body = data.removesuffix(b"\n").removesuffix(b"}")
+    return b'%b%b%08x"}\n' % (body, _CHECK, zlib.crc32(body))
+
+
+def unsummed(data: bytes) -> bytes:
+    """Return what ``summed`` was given.
+
+    Raises:
+        CorruptFile: it is spoilt, or somebody else has changed it.
+    """
+    body, _, check = data.rpartition(_CHECK)
+    if check != b'%08x"}\n' % zlib.crc32(body):
+        raise CorruptFile("has another check than its content")
+    return body + b"}\n"
+
+
+def write_kept(path: Path | str, document: Mapping[str, Any]) -> None:
+    """Keep what views are read from until something changes."""
+    write_bytes(path, summed(dumps(document).encode()), durable=False)
+
+
+def read_kept(path: Path | str) -> dict[str, Any]:
+    """Return what was kept; an empty document where it is gone, spoilt, or was changed by anybody else."""
+    try:
+        document: dict[str, Any] = json.loads(unsummed(read_bytes(path)))
+    except (CorruptFile, OSError, ValueError, RecursionError):
+        return {}
+    return document
 
 
 def read_derived(path: Path | str) -> dict[str, Any]:

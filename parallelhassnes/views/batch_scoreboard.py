@@ -85,7 +85,7 @@ def _stamp(layout: Layout, batch_id: str) -> str:
 
 def _kept(layout: Layout, batch_id: str, made_from: str) -> BatchScoreboard | None:
     """Return the board that was made from the same; None where there is none that can be used."""
-    document = atomic.read_derived(layout.batch(batch_id) / KEPT)
+    document = atomic.read_kept(layout.batch(batch_id) / KEPT)
     if document.get("made_from") != made_from:
         return None
     try:
@@ -101,7 +101,7 @@ def _keep(layout: Layout, board: BatchScoreboard, made_from: str) -> None:
         return
     document = {"made_from": made_from, "board": board.model_dump(mode="json")}
     with contextlib.suppress(OSError):  # a reader with no right to write, a full disk, a batch being deleted
-        atomic.write_json(layout.batch(board.batch_id) / KEPT, document, durable=False)
+        atomic.write_kept(layout.batch(board.batch_id) / KEPT, document)
 
 
 def _made(

@@ -243,7 +243,7 @@ def save(fold: Fold, batch_dir: Path, *, force: bool = False) -> bool:
         "spent": fold.spent.stored(),
     }
     try:
-        atomic.write_json(batch_dir / CACHE, document, durable=False)
+        atomic.write_kept(batch_dir / CACHE, document)
     except OSError:  # a reader with no right to write, a full disk, a batch being deleted
         return False
     fold.cached = fold.offset
@@ -252,8 +252,8 @@ def save(fold: Fold, batch_dir: Path, *, force: bool = False) -> bool:
 
 def _from_cache(batch_dir: Path) -> Fold | None:
     try:
-        document = atomic.read_json_or_none(batch_dir / CACHE)
-        if document is None or document["schema_version"] != VERSION:
+        document = atomic.read_kept(batch_dir / CACHE)
+        if document.get("schema_version") != VERSION:
             return None
         offset = int(document["ledger_offset"])
         line = _line_hash(batch_dir, offset)
@@ -280,7 +280,7 @@ def _from_cache(batch_dir: Path) -> Fold | None:
             spent=UsageSum.restored(document["spent"]),
         )
         fold.tally.update(map(_counted_as, fold.steps.values()))
-    except (atomic.CorruptFile, KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None
     return fold
 

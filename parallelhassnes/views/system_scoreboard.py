@@ -121,9 +121,9 @@ def _last(layout: Layout) -> SystemScoreboard | None:
         data = (layout.system / SNAPSHOT).read_bytes()
         known = _newest.get(SNAPSHOT)
         if known is None or known[0] != data:
-            known = _newest[SNAPSHOT] = data, SystemScoreboard.model_validate_json(data)
+            known = _newest[SNAPSHOT] = data, SystemScoreboard.model_validate_json(atomic.unsummed(data))
         return known[1]
-    except (OSError, ValidationError):
+    except (OSError, ValidationError, atomic.CorruptFile):
         return None
 
 
@@ -135,7 +135,7 @@ def _leave(layout: Layout, board: SystemScoreboard) -> None:
     if not layout.system.is_dir():  # no store: a look must not make one
         return
     try:
-        data = (board.model_dump_json() + "\n").encode()
+        data = atomic.summed(board.model_dump_json().encode())
         atomic.write_bytes(layout.system / SNAPSHOT, data, durable=False)
         _newest[SNAPSHOT] = data, board
     except OSError:  # a reader with no right to write: the view is as good

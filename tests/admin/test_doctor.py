@@ -7,7 +7,7 @@ from stores import command, context, idle, job, program, put, shell, table, wait
 
 from parallelhassnes.admin import doctor
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import locks
+from parallelhassnes.store import atomic, locks
 from parallelhassnes.store.layout import RETENTION_NOTES, SNAPSHOT
 
 
@@ -40,8 +40,10 @@ def test_rebuild_makes_anew_what_is_kept_of_views_and_says_something_else(root):
         return json.loads(program(root, "scoreboard", "--json").stdout)["counts"]
 
     before, board = said(), ctx.layout.system / SNAPSHOT
-    spoilt = board.read_bytes().replace(b'"succeeded":1', b'"succeeded":7')  # as its batch stands, so nobody asks again
-    board.write_bytes(spoilt)
+    whole = board.read_bytes()
+    board.write_bytes(whole.replace(b'"succeeded":1', b'"succeeded":7'))  # as its batch stands, so nobody asks again
+    assert said() == before
+    board.write_bytes(atomic.summed(atomic.unsummed(whole).replace(b'"succeeded":1', b'"succeeded":7')))  # on purpose
     assert said() != before
     (ctx.layout.system / RETENTION_NOTES).write_text("{}\n")
     program(root, "doctor", "--rebuild", check=False)

@@ -13,7 +13,7 @@ from parallelhassnes import file_stamp, packed
 from parallelhassnes.results import trial_plans
 from parallelhassnes.schedule import configuration
 from parallelhassnes.schedule.tick import tick
-from parallelhassnes.store import currents, index
+from parallelhassnes.store import atomic, currents, index
 from parallelhassnes.store.evidence import ledger, removals
 from parallelhassnes.store.layout import Layout
 from parallelhassnes.views import batch_status, projection
@@ -56,7 +56,9 @@ def test_the_board_of_a_batch(batch):
     batch_dir = ctx.layout.batch(batch_id)
     projection.save(projection.load(batch_dir), batch_dir, force=True)
     assert projection.load(batch_dir).attempts == 1
-    rewritten(batch_dir / projection.CACHE, b'"attempts":1', b'"attempts":7')
+    whole = (batch_dir / projection.CACHE).read_bytes()
+    other = atomic.summed(atomic.unsummed(whole).replace(b'"attempts":1', b'"attempts":7'))
+    rewritten(batch_dir / projection.CACHE, whole, other)
     assert projection.load(batch_dir).attempts == 7
 
 

@@ -119,10 +119,28 @@ def test_a_cache_that_does_not_fit_is_made_anew(tmp_path: Path, damage) -> None:
     whole = projection.load(tmp_path)
     projection.save(whole, tmp_path, force=True)
     path = tmp_path / projection.CACHE
-    path.write_text(damage(path.read_text()))
+    path.write_bytes(atomic.summed(damage(atomic.unsummed(path.read_bytes()).decode()).encode()))
     found = projection.load(tmp_path)
     assert found.cached == -1
     assert (found.steps, found.offset, found.tally) == (whole.steps, whole.offset, whole.tally)
+
+
+@pytest.mark.parametrize("place", ["number", "word", "check"])
+def test_a_cache_in_which_anything_was_changed_is_made_anew(tmp_path: Path, place) -> None:
+    launched(tmp_path, "j1/a")
+    ended(tmp_path, "j1/a")
+    whole = projection.load(tmp_path)
+    projection.save(whole, tmp_path, force=True)
+    path = tmp_path / projection.CACHE
+    old, new = {
+        "number": ('"attempts":1', '"attempts":7'),
+        "word": ("succeeded", "failed"),
+        "check": ("check", "chekc"),
+    }[place]
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    found = projection.load(tmp_path)
+    assert (found.cached, found.steps, found.attempts) == (-1, whole.steps, whole.attempts)
 
 
 def test_a_cache_of_another_ledger_that_is_as_long_is_made_anew(tmp_path: Path) -> None:
@@ -173,7 +191,8 @@ def test_what_a_process_keeps_is_made_anew_where_it_does_not_fit(tmp_path: Path,
         (tmp_path / projection.CACHE).unlink()
         cache["steps"]["a/s"][0] = "lost"
         if what == "cache written anew":
-            (tmp_path / projection.CACHE).write_text(json.dumps(cache))
+            del cache["check"]
+            atomic.write_kept(tmp_path / projection.CACHE, cache)
     now = {"shorter": "running", "as long": "canceled_", "cache written anew": "lost", "cache gone": "succeeded"}
     assert statuses(projection.load(tmp_path)) == ({"a/s": now[what]} if what in now else {})
 

@@ -67,7 +67,7 @@ def stamp(batch_dir: Path) -> str:
 
 def read(layout: Layout, rules: RetentionConfig) -> dict[str, BatchNote]:
     """Return batch → its note; by other rules than those that it was made by, something may be due at once."""
-    document = atomic.read_derived(layout.system / RETENTION_NOTES)
+    document = atomic.read_kept(layout.system / RETENTION_NOTES)
     if document.get("made_by") != _MADE_BY:
         return {}
     with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
@@ -83,7 +83,7 @@ def leave(layout: Layout, rules: RetentionConfig, notes: Mapping[str, BatchNote]
         return
     with contextlib.suppress(OSError):
         document = {"made_by": _MADE_BY, "rules": _digest(rules), "batches": notes}
-        atomic.write_json(layout.system / RETENTION_NOTES, document, durable=False)
+        atomic.write_kept(layout.system / RETENTION_NOTES, document)
 
 
 def _digest(rules: RetentionConfig) -> str:
