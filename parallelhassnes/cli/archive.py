@@ -1,6 +1,7 @@
 """``archive push``, ``pull``, ``verify`` and ``list``."""
 
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -162,16 +163,26 @@ def _pulled_line(each: "Pulled") -> str:
 def _each[T: (Pushed, Pulled)](
     batches: Sequence[str], act: Callable[[str], T], line: Callable[[T], str], *, json: bool
 ) -> None:
-    """Do it to one batch after the other, and tell of each when it is done."""
-    done = []
-    for batch in batches:
-        done.append(act(batch))
-        if not json:
-            typer.echo(one_line(line(done[-1])))
-    if json:
-        from parallelhassnes.store.atomic import dumps
+    """Do it to one batch after the other, and tell of each when it is done; also of those before one that failed."""
+    from parallelhassnes.errors import UserError
+    from parallelhassnes.store.atomic import dumps
 
-        typer.echo(dumps({"ok": True, "batches": [each.model_dump(mode="json") for each in done]}), nl=False)
+    done: list[T] = []
+    said: dict[str, object] = {"ok": True}
+    try:
+        for batch in batches:
+            done.append(act(batch))
+            if not json:
+                typer.echo(one_line(line(done[-1])))
+    except UserError as error:
+        if not (json and done):
+            raise
+        print(error, file=sys.stderr)
+        said = {"ok": False, "error": str(error), "errors": []}
+    if json:
+        typer.echo(dumps(said | {"batches": [each.model_dump(mode="json") for each in done]}), nl=False)
+    if not said["ok"]:
+        raise typer.Exit(2)
 
 
 def list_batches(from_: FromOption = None, root: RootOption = None, json: JsonOption = False) -> None:

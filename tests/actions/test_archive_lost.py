@@ -168,3 +168,26 @@ def test_of_two_who_write_a_key_at_once_one_is_told_that_it_did(tmp_path):
         each.join()
     assert sorted(key for key, _ in wrote) == list(range(100))
     assert all(stores[0].read(f"heads/{key}") == b"%d" % number for key, number in wrote)
+
+
+def test_an_archive_among_the_batches_is_refused(batch):
+    ctx, batch_id = batch
+    for named in (str(ctx.layout.runs / "elsewhere"), "runs"):
+        refused = program(ctx.layout.root, "archive", "push", batch_id, "--to", named, cwd=ctx.layout.root, check=False)
+        assert refused.returncode == 2
+        assert (
+            refused.stderr == f"{named}: is in {ctx.layout.runs}, whose folders are batches; name a folder elsewhere\n"
+        )
+    assert [path.name for path in ctx.layout.runs.iterdir() if path.name[0] != "_"] == [batch_id]
+
+
+def test_what_was_done_before_one_failed_is_told(batch, tmp_path):
+    ctx, batch_id = batch
+    words = ("archive", "push", batch_id, "nothing", "--to", str(tmp_path / "archive"))
+    plain = program(ctx.layout.root, *words, check=False)
+    assert plain.returncode == 2
+    assert plain.stdout.startswith(f"{batch_id}  pushed")
+    said = program(ctx.layout.root, *words, "--json", check=False)
+    document = json.loads(said.stdout)
+    assert (said.returncode, document["ok"], "no batch nothing" in document["error"]) == (2, False, True)
+    assert [each["batch_id"] for each in document["batches"]] == [batch_id]

@@ -63,18 +63,19 @@ def opened(ctx: Context, url: str | None, *, mb_per_sec: float = 0.0) -> ObjectS
     """Return the archive that is named, or the configured one.
 
     Raises:
-        UserError: there is none, or it is no address of one.
+        UserError: there is none, it is no address of one, or it is a folder of the store's own.
     """
-    wait = ctx.config.archive_timeout_sec
-    if url is not None:
-        return object_store.open_store(url, ctx.secrets(), at=Path.cwd(), mb_per_sec=mb_per_sec, timeout_sec=wait)
-    if ctx.config.archive is None:
+    named, at = (ctx.config.archive, ctx.layout.root) if url is None else (url, Path.cwd())
+    if named is None:
         raise UserError(
             "no archive is named", fix=f'give its URL, or write archive = "s3://BUCKET/FOLDER" into {CONFIG_NAME}'
         )
-    return object_store.open_store(
-        ctx.config.archive, ctx.secrets(), at=ctx.layout.root, mb_per_sec=mb_per_sec, timeout_sec=wait
-    )
+    wait = ctx.config.archive_timeout_sec
+    store = object_store.open_store(named, ctx.secrets(), at=at, mb_per_sec=mb_per_sec, timeout_sec=wait)
+    is_folder = "://" not in store.address
+    if is_folder and Path(store.address).resolve().is_relative_to(ctx.layout.runs.resolve()):
+        raise UserError(f"{named}: is in {ctx.layout.runs}, whose folders are batches", fix="name a folder elsewhere")
+    return store
 
 
 def batch_named(ctx: Context, text: str) -> str:
